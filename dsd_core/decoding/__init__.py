@@ -1,0 +1,1 @@
+"""The decisions of a session, pure: no clock, no chance, no sockets, no tensors."""

@@ -1,0 +1,179 @@
+"""When to draft and what to send: a policy that is told what happened, as congestion control is.
+
+The session is the mechanism and knows no strategy. Its laws hold under every policy: verdicts commit in order, and whatever
+a policy sends goes out behind the committed tokens that the lane has not seen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dsd_core.decoding.events import Origin
+from dsd_core.decoding.ids import NodeId
+from dsd_core.decoding.line_fit import LineFit
+from dsd_core.decoding.tree import TokenTree
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a policy sees of a session."""
+
+    tree: TokenTree
+    tip_sent: bool
+    is_prompt: bool
+    """The tip is the end of the prompt: nothing of the answer has been committed."""
+    drafting: bool
+    """The drafter is at work."""
+    remaining: int
+    """Tokens that may still be committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Ask the drafter for up to `steps` tokens after `parent`."""
+
+    parent: NodeId
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Send these drafts, parents first, with whatever of the committed path the lane lacks. They want verdicts."""
+
+    drafts: tuple[NodeId, ...] = ()
+
+
+Move = Propose | Verify
+
+
+class Lookahead(Protocol):
+    """A policy. `moves` is asked after each event; the other methods tell it what happened."""
+
+    def moves(self, view: View) -> Sequence[Move]: ...
+
+    def on_drafted(self, tokens: int, seconds: float) -> None: ...
+
+    def on_round_trip(self, nodes: int, seconds: float) -> None: ...
+
+    def on_committed(self, origin: Origin) -> None: ...
+
+
+class Plain:
+    """`off`: one token a traversal."""
+
+    def moves(self, view: View) -> Sequence[Move]:
+        return () if view.tip_sent else (Verify(),)
+
+    def on_drafted(self, tokens: int, seconds: float) -> None:
+        pass
+
+    def on_round_trip(self, nodes: int, seconds: float) -> None:
+        pass
+
+    def on_committed(self, origin: Origin) -> None:
+        pass
+
+
+class Blocking:
+    """`blocking`: draft, send the tip and its drafts as one frame, wait for the verdicts (Leviathan et al., arXiv 2211.17192).
+
+    A fully accepted frame yields the bonus token: k drafts make between 1 and k + 1 tokens a round. A prompt goes out at
+    once, and the drafter reads it meanwhile.
+    """
+
+    def __init__(self, length: "DraftLength") -> None:
+        self._length = length
+
+    def moves(self, view: View) -> Sequence[Move]:
+        if view.tip_sent or view.drafting:
+            return ()
+        tip = view.tree.tip
+        steps = min(self._length.next(), view.remaining - 1)
+        proposal = (Propose(tip.id, steps),) if steps > 0 and not tip.expanded and not tip.children else ()
+        if view.is_prompt:
+            return (Verify(), *proposal)
+        return proposal or (Verify(tuple(node.id for node in view.tree.drafts())),)
+
+    def on_drafted(self, tokens: int, seconds: float) -> None:
+        self._length.on_drafted(tokens, seconds)
+
+    def on_round_trip(self, nodes: int, seconds: float) -> None:
+        self._length.on_round_trip(nodes, seconds)
+
+    def on_committed(self, origin: Origin) -> None:
+        self._length.on_committed(origin)
+
+
+class DraftLength(Protocol):
+    """How many tokens to draft before the next frame."""
+
+    def next(self) -> int: ...
+
+    def on_drafted(self, tokens: int, seconds: float) -> None: ...
+
+    def on_round_trip(self, nodes: int, seconds: float) -> None: ...
+
+    def on_committed(self, origin: Origin) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FixedLength:
+    """Always k tokens."""
+
+    k: int
+
+    def next(self) -> int:
+        return self.k
+
+    def on_drafted(self, tokens: int, seconds: float) -> None:
+        pass
+
+    def on_round_trip(self, nodes: int, seconds: float) -> None:
+        pass
+
+    def on_committed(self, origin: Origin) -> None:
+        pass
+
+
+@dataclass(slots=True)
+class AdaptiveLength:
+    """The k that promises the least time a token, from what was measured so far:
+
+        (k t_d + L(k + 1)) / E        E = (1 - p^(k+1)) / (1 - p), the tokens a round yields
+
+    p starts at 0.7 with the weight of five tokens and forgets over some 64. Where no draft pays, one is still made every
+    `probe_every` tokens: a drafter that is never asked can never show that it has become useful.
+    """
+
+    longest: int = 16
+    probe_every: int = 32
+    _draft: LineFit = field(default_factory=LineFit)
+    _round_trip: LineFit = field(default_factory=LineFit)
+    _right: float = 3.5
+    _judged: float = 5.0
+    _since_draft: int = 0
+
+    def next(self) -> int:
+        best = min(range(self.longest + 1), key=self._seconds_a_token) if self._round_trip.weight else 4
+        return best or int(self._since_draft >= self.probe_every)
+
+    def on_drafted(self, tokens: int, seconds: float) -> None:
+        self._since_draft = 0
+        if tokens:
+            self._draft.add(tokens, seconds)
+
+    def on_round_trip(self, nodes: int, seconds: float) -> None:
+        self._round_trip.add(nodes, seconds)
+
+    def on_committed(self, origin: Origin) -> None:
+        self._since_draft += 1
+        if origin is Origin.BONUS:
+            return
+        self._right = self._right * (1 - 1 / 64) + (origin is Origin.ACCEPTED)
+        self._judged = self._judged * (1 - 1 / 64) + 1
+
+    def _seconds_a_token(self, k: int) -> float:
+        p = min(self._right / self._judged, 0.99)
+        tokens = (1 - p ** (k + 1)) / (1 - p)
+        drafting = self._draft.at(k) if k else 0.0
+        return (drafting + self._round_trip.at(k + 1)) / tokens

@@ -1,0 +1,76 @@
+"""How a distribution over tokens is shaped before a token is chosen from it.
+
+The order is that of transformers: repetition penalty, temperature, top-k, top-p.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsd_core.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How tokens are chosen. Temperature 0 is greedy; `top_k` 0, `top_p` 1 and `repetition_penalty` 1 switch those off.
+
+    Raises UsageError for values that mean nothing. An unset seed is drawn by whoever opens the session, and reported.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(math.isfinite(self.temperature) and self.temperature >= 0, "temperature", self.temperature, "at least 0")
+        _require(0 < self.top_p <= 1, "top-p", self.top_p, "above 0 and at most 1")
+        _require(self.top_k >= 0, "top-k", self.top_k, "at least 0")
+        _require(0 < self.repetition_penalty < math.inf, "repetition-penalty", self.repetition_penalty, "above 0")
+        _require(self.seed is None or 0 <= self.seed < 2**64, "seed", self.seed, "between 0 and 2^64 - 1")
+
+
+def _require(holds: bool, name: str, value: object, range_: str) -> None:
+    if not holds:
+        raise UsageError(f"{name} is {value}; it must be {range_}")
+
+
+def penalised(logits: NDArray[np.float32], history: NDArray[np.int64], penalty: float) -> NDArray[np.float32]:
+    """Logits [vocab] with the tokens of `history` made less likely (Keskar et al., arXiv 1909.05858)."""
+    if penalty == 1.0 or history.size == 0:
+        return logits
+    seen = np.unique(history)
+    result = logits.copy()
+    result[seen] = np.where(result[seen] < 0, result[seen] * penalty, result[seen] / penalty)
+    return result
+
+
+def log_probs(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """Log-probabilities [vocab] of the logits at `temperature`; at 0 those of the unscaled logits."""
+    scaled = logits.astype(np.float64) / (temperature or 1.0)
+    shifted = scaled - scaled.max()
+    normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
+    return normalised
+
+
+def kept_tokens(log_probs: NDArray[np.float64], top_k: int, top_p: float) -> NDArray[np.int64]:
+    """The tokens that top-k, then top-p, leave, in growing order. Ties at the border of top-k all stay."""
+    tokens = np.arange(log_probs.size, dtype=np.int64)
+    if 0 < top_k < log_probs.size:
+        threshold = np.partition(log_probs, -top_k)[-top_k]
+        tokens = tokens[log_probs >= threshold]
+    if top_p < 1.0:
+        tokens = np.sort(tokens[_nucleus(log_probs[tokens], top_p)])
+    return tokens
+
+
+def _nucleus(log_probs: NDArray[np.float64], top_p: float) -> NDArray[np.int64]:
+    """The smallest set of most likely entries whose share reaches `top_p`."""
+    order = np.argsort(-log_probs, kind="stable")
+    share = np.exp(log_probs[order])
+    before = np.cumsum(share) - share
+    size = int((before < top_p * share.sum()).sum())
+    return order[: max(1, size)]

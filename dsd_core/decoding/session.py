@@ -1,0 +1,369 @@
+"""The session: a machine that is told what happened and answers with what to do.
+
+              Ask                       Finish
+    idle ------------> answering ------------------> idle          every Ask may name a longer, or another, prompt
+                        |     ^
+            ReplaceLane |     | LaneReplaced                       the client holds the tokens: it can rebuild any lane
+                        v     |
+                        overdue
+
+Laws (design, section 4):
+1. A draft token commits if and only if it equals the target's own choice at its position.
+2. Verdicts may arrive in any order and more than once; tokens commit in order.
+3. The tip, once unsent, goes out with the next frame. A policy may delay it only to put drafts behind it.
+4. For the same state, the same event gives the same actions. Nothing here reads a clock, draws a number or logs.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from dsd_core.decoding.events import (
+    Action,
+    Ask,
+    Branch,
+    CommittedToken,
+    Draft,
+    Drafted,
+    Emit,
+    Event,
+    Finish,
+    FinishReason,
+    LaneReplaced,
+    Origin,
+    ReplaceLane,
+    Send,
+    Stop,
+    Tick,
+    VerdictsArrived,
+)
+from dsd_core.decoding.frames import Verdict
+from dsd_core.decoding.ids import DraftId, NodeId, TokenId
+from dsd_core.decoding.lane import Lane
+from dsd_core.decoding.lookahead import Lookahead, Propose, Verify, View
+from dsd_core.decoding.tree import TokenTree, TreeNode
+from dsd_core.errors import PromptTooLong, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """What is fixed when a session opens."""
+
+    capacity: int
+    """Positions reserved at every stage, the slack for drafts included."""
+    draft_slack: int = 0
+    """How many of them are there for drafts alone."""
+    chunk: int = 512
+    """Nodes of the longest frame, for prompts."""
+    round_seconds: float = 60.0
+    """How long a verdict may take."""
+    near_tie_nats: float = 1e-4
+    """A choice with less margin than this might fall otherwise under another order of summation."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a session has done; each counter says what it counts."""
+
+    prompt_tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    recovered: int = 0
+    bonus: int = 0
+    frames: int = 0
+    """Prompts excluded."""
+    wasted: int = 0
+    """Draft tokens that the stages were sent and that were not committed."""
+    near_ties: int = 0
+
+    @property
+    def new_tokens(self) -> int:
+        return self.accepted + self.recovered + self.bonus
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A frame under way, known by the last of its nodes that wants a verdict."""
+
+    nodes: int
+    sent_at: float
+    is_prompt: bool
+
+
+@dataclass(slots=True)
+class _Request:
+    """What the drafter is at work on."""
+
+    id: DraftId
+    parent: NodeId
+    asked_at: float
+
+
+@dataclass(slots=True)
+class _Answer:
+    """The answer under way."""
+
+    remaining: int
+    end_tokens: frozenset[TokenId]
+    begun: bool = False
+    """A token of it has been committed."""
+    emitted: list[CommittedToken] = field(default_factory=list)
+    """Committed during this step."""
+
+
+class Session:
+    """One conversation with one target. Call `step` with each event, and perform the actions in order.
+
+    `deadline` is when the next Tick is due at the latest, None while nothing is awaited from the lane.
+    """
+
+    def __init__(self, policy: Lookahead, config: SessionConfig) -> None:
+        self.config = config
+        self.tree = TokenTree()
+        self.counts = Counts()
+        self._policy = policy
+        self._lane = Lane()
+        self._flights: dict[NodeId, _Flight] = {}
+        self._drafting: _Request | None = None
+        self._next_draft = DraftId(1)
+        self._answer: _Answer | None = None
+        self._overdue = False
+        self._heard_at = 0.0
+
+    @property
+    def answering(self) -> bool:
+        return self._answer is not None
+
+    @property
+    def deadline(self) -> float | None:
+        if not self._flights or self._overdue or self._answer is None:
+            return None
+        return self._heard_at + self.config.round_seconds
+
+    def step(self, event: Event, now: float) -> list[Action]:
+        """Take note of an event and return what to do. Raises PromptTooLong, UsageError or ProtocolError."""
+        actions: list[Action] = []
+        match event:
+            case Ask():
+                self._ask(event)
+            case Drafted():
+                self._graft(event, now)
+            case VerdictsArrived():
+                self._take_verdicts(event.verdicts, now)
+            case LaneReplaced():
+                self._replace_lane()
+            case Stop():
+                return self._finish(event.reason)
+            case Tick():
+                actions += self._check_deadline(now)
+        return actions + self._proceed(now)
+
+    # -- events --------------------------------------------------------------------------------------------------------
+
+    def _ask(self, ask: Ask) -> None:
+        if self._answer is not None:
+            raise UsageError("the session is still answering; wait for its end or stop it first")
+        if not ask.tokens:
+            raise UsageError("the prompt is empty; write at least one token")
+        self._check_room(len(ask.tokens), ask.max_new_tokens)
+        # The last token is always a new node, so that its verdict is asked for.
+        shared = min(_common_prefix(self.tree.tokens, ask.tokens), len(ask.tokens) - 1)
+        self.tree.rewind(shared)
+        for token in ask.tokens[shared:]:
+            self.tree.commit(self.tree.add(self.tree.tip.id, token))
+        self.counts.prompt_tokens = len(ask.tokens)
+        self._flights.clear()
+        self._answer = _Answer(ask.max_new_tokens, ask.end_tokens)
+
+    def _check_room(self, prompt: int, new: int) -> None:
+        room = self.config.capacity - self.config.draft_slack
+        if prompt + new > room:
+            raise PromptTooLong(
+                f"the prompt has {prompt} tokens and the answer may have {new}, but the session reserved {room} positions; "
+                "shorten the prompt, ask for fewer tokens, or open the session with a larger reservation"
+            )
+
+    def _graft(self, drafted: Drafted, now: float) -> None:
+        request = self._drafting
+        if request is None or drafted.request != request.id:
+            return  # Asked for before the lane's answer made it pointless; the drafter could not know.
+        self._drafting = None
+        tokens = sum(self._add_branch(branch) for branch in drafted.branches)
+        if request.parent in self.tree:
+            self.tree[request.parent].expanded = True
+        self.counts.drafted += tokens
+        self._policy.on_drafted(tokens, now - request.asked_at)
+
+    def _add_branch(self, branch: Branch) -> int:
+        """Hang a branch where it belongs. What was decided while the drafter was at work is compared, not added."""
+        if branch.parent not in self.tree:
+            return 0
+        parent, added = self.tree[branch.parent], 0
+        for offset, drafted in enumerate(branch.tokens):
+            node = self.tree.child(parent.id, drafted.token)
+            if node is None:
+                if parent.position < self.tree.tip.position:
+                    break
+                rank = branch.rank if offset == 0 else 0
+                node = self.tree.add(parent.id, drafted.token, rank=rank, confidence=drafted.confidence)
+                added += 1
+            parent = node
+        return added
+
+    def _take_verdicts(self, verdicts: Iterable[Verdict], now: float) -> None:
+        self._heard_at = now
+        for verdict in verdicts:
+            node_id = self._lane.node(verdict.node)
+            if node_id is None:
+                continue  # The place was decided otherwise while the verdict was on its way.
+            self._measure_flight(node_id, now)
+            if node_id in self.tree and self.tree[node_id].verdict is None:
+                self.tree[node_id].verdict = verdict
+
+    def _measure_flight(self, node: NodeId, now: float) -> None:
+        flight = self._flights.pop(node, None)
+        if flight is not None and not flight.is_prompt:
+            self._policy.on_round_trip(flight.nodes, now - flight.sent_at)
+
+    def _replace_lane(self) -> None:
+        self._lane = Lane()
+        self._flights.clear()
+        self._overdue = False
+
+    def _check_deadline(self, now: float) -> list[Action]:
+        if self.deadline is None or now < self.deadline:
+            return []
+        self._overdue = True
+        return [ReplaceLane()]
+
+    def _finish(self, reason: FinishReason) -> list[Action]:
+        if self._answer is None:
+            return []
+        self._answer = None
+        self._drafting = None
+        self._flights.clear()
+        self._count_waste(self.tree.drafts())
+        return [Finish(reason)]
+
+    # -- consequences --------------------------------------------------------------------------------------------------
+
+    def _proceed(self, now: float) -> list[Action]:
+        """Commit what can be committed, then let the policy move."""
+        if self._answer is None:
+            return []
+        reason = self._commit_decided(self._answer)
+        actions: list[Action] = []
+        if self._answer.emitted:
+            actions.append(Emit(tuple(self._answer.emitted)))
+            self._answer.emitted.clear()
+        if reason is not None:
+            return actions + self._finish(reason)
+        if not self._overdue:
+            actions += self._move(self._answer, now)
+        return actions
+
+    def _commit_decided(self, answer: _Answer) -> FinishReason | None:
+        """Follow the verdicts down from the tip: the cascade of DSI's Algorithm 1, line 13."""
+        while (verdict := self.tree.tip.verdict) is not None:
+            if answer.remaining == 0:
+                return FinishReason.LENGTH
+            self._commit(answer, verdict)
+            if verdict.choice in answer.end_tokens:
+                return FinishReason.STOP
+        return FinishReason.LENGTH if answer.remaining == 0 else None
+
+    def _commit(self, answer: _Answer, verdict: Verdict) -> None:
+        tip = self.tree.tip
+        hit = self.tree.child(tip.id, verdict.choice)
+        origin = self._origin(tip, hit)
+        node = hit or self.tree.add(tip.id, verdict.choice)
+        self._count_waste(below for below in self.tree.drafts() if not self._is_below(below, node))
+        self.tree.commit(node)
+        self._lane.forget_dropped(self.tree)
+        self._count(origin, verdict)
+        self._policy.on_committed(origin)
+        answer.remaining -= 1
+        answer.begun = True
+        answer.emitted.append(CommittedToken(verdict.choice, origin, verdict))
+
+    def _origin(self, tip: TreeNode, hit: TreeNode | None) -> Origin:
+        if hit is not None and hit.rank == 0:
+            return Origin.ACCEPTED
+        return Origin.RECOVERED if tip.children else Origin.BONUS
+
+    def _is_below(self, node: TreeNode, ancestor: TreeNode) -> bool:
+        while node.position > ancestor.position:
+            node = self.tree[node.parent]
+        return node.id == ancestor.id
+
+    def _count_waste(self, dropped: Iterable[TreeNode]) -> None:
+        self.counts.wasted += sum(self._lane.has_seen(node.id) for node in dropped)
+
+    def _count(self, origin: Origin, verdict: Verdict) -> None:
+        counts = self.counts
+        match origin:
+            case Origin.ACCEPTED:
+                counts.accepted += 1
+            case Origin.RECOVERED:
+                counts.recovered += 1
+            case Origin.BONUS:
+                counts.bonus += 1
+        counts.near_ties += verdict.margin < self.config.near_tie_nats
+
+    def _move(self, answer: _Answer, now: float) -> list[Action]:
+        actions: list[Action] = []
+        view = View(
+            tree=self.tree,
+            tip_sent=self._lane.has_seen(self.tree.tip.id),
+            is_prompt=not answer.begun,
+            drafting=self._drafting is not None,
+            remaining=answer.remaining,
+        )
+        for move in self._policy.moves(view):
+            match move:
+                case Propose():
+                    actions.append(self._draft(move, now))
+                case Verify():
+                    actions += self._send(move, now)
+        return actions
+
+    def _draft(self, move: Propose, now: float) -> Draft:
+        request = _Request(self._next_draft, move.parent, now)
+        self._next_draft = DraftId(request.id + 1)
+        self._drafting = request
+        return Draft(request.id, move.parent, move.steps)
+
+    def _send(self, move: Verify, now: float) -> list[Action]:
+        """Frames for what the lane lacks of the path, the drafts in the last one. Only the tip and drafts want verdicts."""
+        tip = self.tree.tip
+        path = self._lane.missing_path(self.tree)
+        drafts = [self.tree[node] for node in move.drafts]
+        nodes = [(node, node.id == tip.id) for node in path] + [(node, True) for node in drafts]
+        if not nodes:
+            return []
+        chunk = self.config.chunk
+        chunks = [nodes[start : start + chunk] for start in range(0, len(nodes), chunk)]
+        frames = [self._lane.frame(part, keep=self._keep(part, tip)) for part in chunks]
+        self._take_off(nodes[-1][0].id, len(chunks[-1]), now, is_prompt=len(path) > 1)
+        return [Send(frame) for frame in frames]
+
+    def _keep(self, part: list[tuple[TreeNode, bool]], tip: TreeNode) -> TreeNode:
+        """The deepest committed node that the lane knows once it has this part."""
+        committed = [node for node, _ in part if node.position <= tip.position]
+        return committed[-1] if committed else tip
+
+    def _take_off(self, last: NodeId, nodes: int, now: float, *, is_prompt: bool) -> None:
+        if not self._flights:
+            self._heard_at = now
+        self._flights[last] = _Flight(nodes, now, is_prompt)
+        if not is_prompt:
+            self.counts.frames += 1
+
+
+def _common_prefix(committed: Iterable[TokenId], asked: Iterable[TokenId]) -> int:
+    """How many tokens two sequences share from the start."""
+    shared = 0
+    for ours, theirs in zip(committed, asked, strict=False):
+        if ours != theirs:
+            break
+        shared += 1
+    return shared

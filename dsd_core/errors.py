@@ -20,10 +20,15 @@ class Fault(IntEnum):
 
 
 class DsdError(Exception):
-    """The base of all errors raised on purpose; never raised itself by the library."""
+    """The base of all errors raised on purpose; never raised itself by the library.
+
+    If it cut an answer short, `text` and `token_ids` hold what had been committed.
+    """
 
     exit_code = 1
     fault = Fault.OURS
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
 
 
 class UsageError(DsdError):
@@ -104,15 +109,10 @@ class AddressInUse(DsdError):
 
 
 class PeerLost(DsdError):
-    """A peer died in the middle of an answer. `text` and `token_ids` hold what had been committed."""
+    """A peer that was serving us is gone."""
 
     exit_code = 13
     fault = Fault.PEER
-
-    def __init__(self, message: str, text: str = "", token_ids: tuple[int, ...] = ()) -> None:
-        super().__init__(message)
-        self.text = text
-        self.token_ids = token_ids
 
 
 class ProtocolError(DsdError):

@@ -14,6 +14,9 @@ from dsd_core.decoding.line_fit import LineFit
 from dsd_core.decoding.tree import TokenTree
 
 
+LONGEST_DRAFT = 16
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What a policy sees of a session."""
@@ -145,7 +148,7 @@ class AdaptiveLength:
     `probe_every` tokens: a drafter that is never asked can never show that it has become useful.
     """
 
-    longest: int = 16
+    longest: int = LONGEST_DRAFT
     probe_every: int = 32
     _draft: LineFit = field(default_factory=LineFit)
     _round_trip: LineFit = field(default_factory=LineFit)

@@ -79,6 +79,11 @@ class Counts:
     def new_tokens(self) -> int:
         return self.accepted + self.recovered + self.bonus
 
+    def since(self, before: "Counts") -> "Counts":
+        """What was counted after `before` was taken; the prompt is the latest."""
+        changes = {name: getattr(self, name) - getattr(before, name) for name in self.__slots__}
+        return Counts(**changes | {"prompt_tokens": self.prompt_tokens})
+
 
 @dataclass(slots=True)
 class _Flight:

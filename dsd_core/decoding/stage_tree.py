@@ -46,6 +46,8 @@ class Placement:
     """[nodes, used]"""
     slot_positions: NDArray[np.int64]
     """[used] depth of the node in each slot."""
+    keep: NodeId
+    """What to tell the next stage: the frame's own keep, or the root, which frees nothing, if that is gone by now."""
 
 
 class StageTree:
@@ -97,6 +99,7 @@ class StageTree:
             positions=np.array([node.position for node in nodes], dtype=np.int64),
             visible=_unpack([node.visible for node in nodes], used),
             slot_positions=self._slot_positions[:used].copy(),
+            keep=frame.keep if frame.keep in self._nodes else ROOT,
         )
 
     def path(self, node: NodeId) -> NDArray[np.int64]:

@@ -1,0 +1,53 @@
+# The words you would guess: demo, test, check, bench, faults, proto, clean. Each does its own set-up.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+PROTOC := .venv-protoc/.installed
+
+.PHONY: demo test check types style proto proto-check bench faults clean
+
+demo: $(INSTALLED)
+	@$(BIN)/dsd-client demo
+
+test: $(INSTALLED) check
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED) style types proto-check
+
+style: $(INSTALLED)
+	$(BIN)/ruff check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+faults: $(INSTALLED)
+	$(BIN)/python -m pytest tests/faults
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "DSD needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# The stubs are committed. They come from an old generator, so that they import under protobuf 5, 6 and 7.
+proto: $(PROTOC)
+	.venv-protoc/bin/python -m grpc_tools.protoc -Idsd_core/wire/v1=proto/dsd/v1 \
+		--plugin=.venv-protoc/bin/protoc-gen-mypy --plugin=.venv-protoc/bin/protoc-gen-mypy_grpc \
+		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. proto/dsd/v1/*.proto
+
+# In a checkout that cannot install the generator this compares the schema with the descriptors inside the stubs.
+proto-check: $(INSTALLED)
+	$(BIN)/python -m pytest -q tests/wire/test_stubs.py
+
+$(PROTOC):
+	$(PYTHON) -m venv .venv-protoc
+	.venv-protoc/bin/pip install --quiet --disable-pip-version-check grpcio-tools==1.71.2 mypy-protobuf==3.6.0 'setuptools<81'
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-protoc build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,129 @@
+"""Answers of one conversation, as text."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+
+from dsd_client.answer_text import AnswerText
+from dsd_client.conversation import Conversation
+from dsd_client.results import Chunk, Result, Stats, Token
+from dsd_client.target_model import TargetModel
+from dsd_core.decoding.events import CommittedToken, FinishReason
+from dsd_core.decoding.target import ChoiceRule
+from dsd_core.errors import DsdError, UsageError
+
+
+class AnswerStream:
+    """Ask, and iterate over the chunks of the answer; `result` is complete when the iteration has ended."""
+
+    def __init__(self, conversation: Conversation, target: TargetModel, rule: ChoiceRule) -> None:
+        self._conversation = conversation
+        self._target = target
+        self._rule = rule
+        self._tokens: list[Token] = []
+        self._result: Result | None = None
+
+    @property
+    def result(self) -> Result:
+        """The last answer. Raises UsageError while there is none."""
+        if self._result is None:
+            raise UsageError("there is no answer yet; iterate over the chunks first")
+        return self._result
+
+    async def ask(self, prompt: Sequence[int], *, max_new_tokens: int, stop: Sequence[str] = ()) -> AsyncGenerator[Chunk, None]:
+        """Chunks of the answer to `prompt`: all tokens from the first, of which only those not yet known are sent.
+
+        Leaving the iteration early ends the answer; `result` then holds what there was, cancelled. Raises DsdError, whose
+        `text` and `token_ids` are what had been committed.
+        """
+        if max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+        self._tokens = []
+        text = AnswerText(self._target.tokenizer, prompt, stop)
+        clock = _Clock(self._conversation)
+        reason = FinishReason.CANCELLED
+        answer = self._conversation.answer(prompt, max_new_tokens, self._target.end_tokens)
+        try:
+            async for committed in answer:
+                clock.token()
+                yield self._chunk(committed, text)
+                if text.stopped:
+                    break
+            reason = FinishReason.STOP if text.stopped else (self._conversation.finish_reason or reason)
+            if rest := text.flush():
+                yield self._chunk_of_rest(rest)
+        except DsdError as error:
+            error.text, error.token_ids = self._text, tuple(token.id for token in self._tokens)
+            raise
+        finally:
+            await answer.aclose()
+            stats = clock.stats(self._rule)
+            self._result = Result(tuple(self._tokens), self._text, reason, stats)
+
+    @property
+    def _text(self) -> str:
+        return "".join(token.text for token in self._tokens)
+
+    def _chunk(self, committed: Sequence[CommittedToken], text: AnswerText) -> Chunk:
+        """What was committed, up to the token that completes a stop text."""
+        tokens: list[Token] = []
+        for token in committed:
+            if text.stopped:
+                break
+            tokens.append(self._token(token, text.push(token.token)))
+        self._tokens += tokens
+        return Chunk(tuple(tokens), self._conversation.link.route)
+
+    def _chunk_of_rest(self, rest: str) -> Chunk:
+        """Text that was held back belongs to the last token."""
+        last = self._tokens.pop()
+        whole = Token(last.id, last.text + rest, last.origin, last.log_prob, last.top)
+        self._tokens.append(whole)
+        return Chunk((Token(last.id, rest, last.origin),), self._conversation.link.route)
+
+    def _token(self, committed: CommittedToken, text: str) -> Token:
+        top = committed.verdict.top
+        return Token(committed.token, text, committed.origin, top[0].log_prob if top else None, top)
+
+
+class _Clock:
+    """Measures one answer of a conversation, whose counters go on over all of them."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._now = asyncio.get_running_loop().time
+        self._started = self._now()
+        self._first: float | None = None
+        self._last = self._started
+        self._counts_before = replace(conversation.session.counts)
+        self._sent_before = conversation.link.bytes_sent
+        self._received_before = conversation.link.bytes_received
+
+    def token(self) -> None:
+        self._last = self._now()
+        self._first = self._first or self._last
+
+    def stats(self, rule: ChoiceRule) -> Stats:
+        counts = self._conversation.session.counts.since(self._counts_before)
+        link = self._conversation.link
+        seconds = self._last - self._started
+        return Stats(
+            prompt_tokens=counts.prompt_tokens,
+            new_tokens=counts.new_tokens,
+            drafted=counts.drafted,
+            accepted=counts.accepted,
+            recovered=counts.recovered,
+            bonus=counts.bonus,
+            rejections=counts.recovered,
+            frames=counts.frames,
+            wasted=counts.wasted,
+            near_ties=counts.near_ties,
+            seconds=seconds,
+            seconds_to_first_token=(self._first or self._last) - self._started,
+            tokens_per_second=counts.new_tokens / seconds if seconds > 0 else 0.0,
+            bytes_sent=link.bytes_sent - self._sent_before,
+            bytes_received=link.bytes_received - self._received_before,
+            reroutes=0,
+            seed=rule.params.seed or 0,
+            acceptance_mode="exact",
+        )

@@ -1,0 +1,191 @@
+"""The SDK: ask a swarm, get text.
+
+    async with Client(join=["127.0.0.1:4100"], model="Qwen/Qwen3-8B", drafter="Qwen/Qwen3-0.6B") as client:
+        async for chunk in client.stream("Question: ...", max_new_tokens=64):
+            print(chunk.text, end="")
+        result = await client.generate("...", max_new_tokens=64, sampling=SamplingParams(temperature=0.7, seed=1))
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from typing import TypedDict, Unpack
+
+from dsd_client.answer import AnswerStream
+from dsd_client.conversation import Conversation
+from dsd_client.drafting import DrafterSource, DraftThread, load_drafter
+from dsd_client.lane_link import LaneLink, Swarm
+from dsd_client.results import Chunk, Result
+from dsd_client.target_model import TargetModel
+from dsd_core import embedded
+from dsd_core.decoding.lookahead import LONGEST_DRAFT, AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
+from dsd_core.decoding.sampling import SamplingParams
+from dsd_core.decoding.session import Session, SessionConfig
+from dsd_core.decoding.target import ChoiceRule
+from dsd_core.errors import UsageError
+from dsd_core.network.address import Address
+from dsd_core.wire.codec import MAX_TOP_COUNT
+
+FRAME_BYTES = 1 << 20
+LONGEST_LOOKAHEAD = 64
+MAX_NEW_TOKENS = 256
+TIMEOUT_SECONDS = 60.0
+
+_NEAR_TIE_NATS = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
+
+
+class ConversationOptions(TypedDict, total=False):
+    """What is fixed when a conversation opens."""
+
+    sampling: SamplingParams | None
+    """Defaults to the model's own generation settings."""
+    speculation: str
+    """"blocking", the default, or "off"."""
+    lookahead: int | None
+    """Tokens drafted before a frame is sent. None, the default: as many as pay."""
+    logprobs: int
+    """How many of the target's best tokens to report with each, up to 8."""
+
+
+class Client:
+    """A swarm's client. Use `async with`: entering loads tokenizer and drafter and looks at every peer.
+
+    `join` names the peers, HOST:PORT each. `model` and `drafter` are directories or Hugging Face ids; the model defaults to
+    the embedded one, the drafter to the embedded one for it and to n-gram lookup (`"ngram"`) for others; `"none"` never drafts.
+    `timeout` is how long one round may take, in seconds. All methods raise subclasses of DsdError.
+    """
+
+    def __init__(
+        self,
+        join: Sequence[str] = (),
+        model: str | None = None,
+        drafter: str | None = None,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> None:
+        if not timeout > 0:
+            raise UsageError(f"the timeout is {timeout}; it must be above 0 seconds")
+        self._addresses = [Address.parse(address) for address in join]
+        self._model = model or str(embedded.TARGET)
+        self._drafter_name = drafter or (str(embedded.DRAFTER) if model in (None, str(embedded.TARGET)) else "ngram")
+        self._timeout = timeout
+        self._thread = DraftThread()
+        self._swarm: Swarm | None = None
+        self._target: TargetModel | None = None
+        self._drafter: DrafterSource | None = None
+
+    async def __aenter__(self) -> "Client":
+        self._swarm = Swarm(self._addresses)
+        try:
+            self._target = await asyncio.to_thread(TargetModel.load, self._model)
+            await self._swarm.chain(self._target.manifest_hash)
+            self._drafter = await asyncio.to_thread(self._load_drafter, self._target)
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._swarm is not None:
+            await self._swarm.close()
+        self._thread.close()
+
+    @property
+    def target(self) -> TargetModel:
+        """The target's tokenizer and settings."""
+        if self._target is None:
+            raise UsageError("the client is not open; use `async with Client(...) as client`")
+        return self._target
+
+    async def stream(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        stop: Sequence[str] = (),
+        **options: Unpack[ConversationOptions],
+    ) -> AsyncGenerator[Chunk, None]:
+        """Chunks of the answer to a raw prompt, text or token ids, as they commit. `stop` texts end it, and are not in it."""
+        async with self._answering(prompt, max_new_tokens, stop, options) as (chunks, _):
+            async for chunk in chunks:
+                yield chunk
+
+    async def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        stop: Sequence[str] = (),
+        **options: Unpack[ConversationOptions],
+    ) -> Result:
+        """The whole answer to a raw prompt."""
+        async with self._answering(prompt, max_new_tokens, stop, options) as (chunks, answers):
+            async for _ in chunks:
+                pass
+            return answers.result
+
+    @asynccontextmanager
+    async def _answering(
+        self, prompt: str | Sequence[int], max_new_tokens: int, stop: Sequence[str], options: ConversationOptions
+    ) -> AsyncIterator[tuple[AsyncGenerator[Chunk, None], AnswerStream]]:
+        tokens = self.target.tokens(prompt)
+        async with (
+            self.conversation(positions=len(tokens) + max_new_tokens, **options) as answers,
+            aclosing(answers.ask(tokens, max_new_tokens=max_new_tokens, stop=stop)) as chunks,
+        ):
+            yield chunks, answers
+
+    @asynccontextmanager
+    async def conversation(self, *, positions: int, **options: Unpack[ConversationOptions]) -> AsyncIterator[AnswerStream]:
+        """A session of `positions` tokens in all, prompts and answers, that may be asked repeatedly."""
+        speculation = "off" if self._drafter is None else options.get("speculation", "blocking")
+        policy, slack = _policy(speculation, options.get("lookahead"))
+        rule = _rule(options.get("sampling") or self.target.sampling, options.get("logprobs", 0))
+        assert self._swarm is not None
+        stages = await self._swarm.chain(self.target.manifest_hash)
+        capacity = min(positions + slack, stages[0].description.max_positions)
+        link = await LaneLink.open(stages, rule, capacity)
+        drafter = await self._thread.open(self._drafter, rule, capacity) if self._drafter and slack else None
+        config = SessionConfig(
+            capacity=capacity,
+            draft_slack=min(slack, capacity - 1),
+            chunk=_chunk(stages[0].description.hidden_size),
+            round_seconds=self._timeout,
+            near_tie_nats=_NEAR_TIE_NATS[stages[0].dtype.value],
+        )
+        async with Conversation(Session(policy, config), link, drafter, self._thread) as conversation:
+            yield AnswerStream(conversation, self.target, rule)
+
+    def _load_drafter(self, target: TargetModel) -> DrafterSource | None:
+        if self._drafter_name == "none":
+            return None
+        return load_drafter(self._drafter_name, target.tokenizer, target.vocab_size)
+
+
+def _policy(speculation: str, lookahead: int | None) -> tuple[Lookahead, int]:
+    """The policy by its name, and the positions that its drafts may take."""
+    if lookahead is not None and not 1 <= lookahead <= LONGEST_LOOKAHEAD:
+        raise UsageError(f"lookahead is {lookahead}; it must be between 1 and {LONGEST_LOOKAHEAD}")
+    match speculation:
+        case "off":
+            return Plain(), 0
+        case "blocking":
+            if lookahead is None:
+                return Blocking(AdaptiveLength()), 2 * LONGEST_DRAFT
+            return Blocking(FixedLength(lookahead)), 2 * lookahead  # a frame, and what a rejection leaves of its predecessor
+        case _:
+            raise UsageError(f"there is no speculation {speculation!r}; use blocking or off")
+
+
+def _rule(sampling: SamplingParams, logprobs: int) -> ChoiceRule:
+    if not 0 <= logprobs <= MAX_TOP_COUNT:
+        raise UsageError(f"logprobs is {logprobs}; it must be between 0 and {MAX_TOP_COUNT}")
+    seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
+    return ChoiceRule(replace(sampling, seed=seed), top_count=logprobs)
+
+
+def _chunk(hidden_size: int) -> int:
+    """Nodes of a prompt's frame: hidden states of four bytes a number fill a message of one MiB."""
+    return max(16, min(512, FRAME_BYTES // (4 * hidden_size)))

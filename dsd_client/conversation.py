@@ -1,0 +1,132 @@
+"""The shell around a session: performs its actions on a lane and a drafter, and feeds back what comes of them.
+
+    verdicts, drafts, deadlines --> session.step --> send, draft, emit
+
+It decides nothing. What it logs at DEBUG is a transcript that the core can be replayed from.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+
+from dsd_client.drafting import Drafter, DraftThread
+from dsd_client.lane_link import LaneLink
+from dsd_core.decoding.events import (
+    Action,
+    Ask,
+    Branch,
+    CommittedToken,
+    Draft,
+    Drafted,
+    Emit,
+    Event,
+    Finish,
+    FinishReason,
+    ReplaceLane,
+    Send,
+    Stop,
+    Tick,
+)
+from dsd_core.decoding.ids import TokenId
+from dsd_core.decoding.session import Session
+from dsd_core.errors import DsdError, TimedOut
+
+log = logging.getLogger(__name__)
+
+
+class Conversation:
+    """A session on a lane, asked as often as you like. Use `async with`; it owns the lane and the drafter.
+
+    After an error it is of no further use.
+    """
+
+    def __init__(self, session: Session, link: LaneLink, drafter: Drafter | None, thread: DraftThread) -> None:
+        self.session = session
+        self.link = link
+        self.finish_reason: FinishReason | None = None
+        self._drafter = drafter
+        self._thread = thread
+        self._events: asyncio.Queue[Event | DsdError] = asyncio.Queue()  # bounded by the frames and the draft under way
+        self._listener: asyncio.Task[None] | None = None
+        self._drafting: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Conversation":
+        self._listener = asyncio.create_task(self._listen())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in (self._listener, self._drafting):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        await self.link.close()
+        if self._drafter is not None:
+            await self._thread.release(self._drafter)
+
+    async def answer(
+        self, prompt: Sequence[int], max_new_tokens: int, end_tokens: frozenset[TokenId] = frozenset()
+    ) -> AsyncGenerator[tuple[CommittedToken, ...], None]:
+        """Commit tokens after `prompt`, all of it from its first token; yield them as they commit.
+
+        Leaving the iteration early ends the answer, and the conversation can go on. Raises DsdError.
+        """
+        self.finish_reason = None
+        actions = self._step(Ask(tuple(TokenId(token) for token in prompt), max_new_tokens, end_tokens))
+        try:
+            while self.finish_reason is None:
+                for action in actions:
+                    if isinstance(action, Emit):
+                        yield action.tokens
+                    else:
+                        await self._perform(action)
+                if self.finish_reason is None:
+                    actions = self._step(await self._next_event())
+        finally:
+            self._step(Stop(FinishReason.CANCELLED))
+
+    async def _perform(self, action: Action) -> None:
+        match action:
+            case Send():
+                await self.link.send(action.frame)
+            case Draft():
+                self._drafting = asyncio.create_task(self._draft(action))
+            case Finish():
+                self.finish_reason = action.reason
+            case ReplaceLane():
+                route = " -> ".join(self.link.route)
+                raise TimedOut(f"no verdict for {self.session.config.round_seconds:.0f} s from {route}; a stage may be frozen")
+            case Emit():
+                raise AssertionError("tokens are yielded, not performed")
+
+    def _step(self, event: Event) -> list[Action]:
+        actions = self.session.step(event, asyncio.get_running_loop().time())
+        log.debug("%s -> %s", event, actions)
+        return actions
+
+    async def _next_event(self) -> Event:
+        try:
+            async with asyncio.timeout_at(self.session.deadline):
+                event = await self._events.get()
+        except TimeoutError:
+            return Tick()
+        if isinstance(event, DsdError):
+            raise event
+        return event
+
+    async def _listen(self) -> None:
+        try:
+            async for verdicts in self.link.verdicts():
+                self._events.put_nowait(verdicts)
+        except DsdError as error:
+            self._events.put_nowait(error)
+
+    async def _draft(self, draft: Draft) -> None:
+        assert self._drafter is not None, "a policy that drafts comes with a drafter"
+        context = self.session.tree.tokens_to(draft.parent)
+        try:
+            tokens = await self._thread.propose(self._drafter, context, draft.steps)
+        except DsdError as error:
+            self._events.put_nowait(error)
+            return
+        branches = (Branch(draft.parent, tokens),) if tokens else ()
+        self._events.put_nowait(Drafted(draft.request, branches))

@@ -1,0 +1,113 @@
+"""What an answer is made of."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dsd_core.decoding.events import FinishReason, Origin
+from dsd_core.decoding.frames import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A committed token. `text` is what it adds to the answer, empty while a character is incomplete.
+
+    `log_prob` and `top` (best first) are there when log-probabilities were asked for.
+    """
+
+    id: int
+    text: str
+    origin: Origin
+    log_prob: float | None = None
+    top: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens that were committed together. `route` holds the addresses of the stages that served them."""
+
+    tokens: tuple[Token, ...]
+    route: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(token.text for token in self.tokens)
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [token.id for token in self.tokens]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "token_ids": self.token_ids,
+            "text": self.text,
+            "origin": [token.origin.value for token in self.tokens],
+            "route": list(self.route),
+            **_logprobs_json(self.tokens),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How an answer came about. Counts are of tokens, unless named otherwise; seconds run from the call to the last token."""
+
+    prompt_tokens: int
+    new_tokens: int
+    drafted: int
+    accepted: int
+    recovered: int
+    bonus: int
+    rejections: int
+    frames: int
+    wasted: int
+    near_ties: int
+    seconds: float
+    seconds_to_first_token: float
+    tokens_per_second: float
+    bytes_sent: int
+    bytes_received: int
+    reroutes: int
+    seed: int
+    acceptance_mode: str
+
+    @property
+    def acceptance(self) -> float:
+        """Share of the judged first candidates that were right."""
+        judged = self.accepted + self.rejections
+        return self.accepted / judged if judged else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A whole answer."""
+
+    tokens: tuple[Token, ...]
+    text: str
+    finish_reason: FinishReason
+    stats: Stats
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [token.id for token in self.tokens]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "text": self.text,
+            "token_ids": self.token_ids,
+            "finish_reason": self.finish_reason.value,
+            "stats": asdict(self.stats),
+            **_logprobs_json(self.tokens),
+        }
+
+
+def _logprobs_json(tokens: tuple[Token, ...]) -> dict[str, Any]:
+    if not any(token.top for token in tokens):
+        return {}
+    entries = [
+        {
+            "token_id": token.id,
+            "log_prob": token.log_prob,
+            "top": [{"token_id": best.token, "log_prob": best.log_prob} for best in token.top],
+        }
+        for token in tokens
+    ]
+    return {"logprobs": entries}

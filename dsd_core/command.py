@@ -1,0 +1,51 @@
+"""What both commands share: one way to run, and one way to fail."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+import click
+
+from dsd_core.errors import DsdError
+
+INTERRUPTED = 130
+
+
+def main(command: click.Command, program: str) -> NoReturn:
+    """Run a command line. An error is one line on stderr and its own exit code; Ctrl-C leaves with 130, SIGTERM with 0."""
+    try:
+        sys.exit(command.main(prog_name=program, standalone_mode=False) or 0)
+    except DsdError as error:
+        click.echo(f"{program}: {' '.join(str(error).split())}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(INTERRUPTED)
+    except asyncio.CancelledError:  # SIGTERM, and everything has been put away
+        sys.exit(0)
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a command's coroutine to its end, on uvloop where the platform has it. SIGTERM cancels it, as Ctrl-C does."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_cancelled_by_sigterm(coroutine))
+
+
+async def _cancelled_by_sigterm(coroutine: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    if sys.platform != "win32":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await coroutine
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows has none
+        return None
+    return uvloop.new_event_loop

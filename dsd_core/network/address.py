@@ -1,0 +1,42 @@
+"""HOST:PORT, as people write it."""
+
+import ipaddress
+from dataclasses import dataclass
+
+from dsd_core.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a peer listens, or is to be dialled. Port 0, to listen on, is any free port."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """From HOST:PORT or [IPv6]:PORT. Raises UsageError."""
+        host, separator, port = text.rpartition(":")
+        if not separator or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise UsageError(f"{text!r} is not an address; write HOST:PORT, as in 127.0.0.1:4100")
+        return cls(host.removeprefix("[").removesuffix("]"), int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Only programs of this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def require_loopback(self) -> None:
+        """Raises UsageError beyond loopback: peers have no identity yet, so anybody could read and answer."""
+        if not self.is_loopback:
+            raise UsageError(
+                f"{self} is not a loopback address; peers are not authenticated yet, so nodes listen and dial on 127.0.0.1 only"
+            )

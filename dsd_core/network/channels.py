@@ -1,0 +1,49 @@
+"""How gRPC is set up here. Each value was measured; several names are silently ignored when misspelt."""
+
+import grpc.aio
+
+from dsd_core.network.address import Address
+
+Options = list[tuple[str, int]]
+
+# Without ping_timeout_ms a frozen peer is noticed after a minute, whatever keepalive_timeout_ms says.
+_ALIVE: Options = [
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+MAX_MESSAGE_BYTES = 8 << 20
+
+SERVER_OPTIONS: Options = [
+    *_ALIVE,
+    # Or a peer's pings are answered with GOAWAY "too many pings".
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # No compression: a small frame must not unfold into a large one.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    # Two nodes on one port would otherwise both start, and share its connections.
+    ("grpc.so_reuseport", 0),
+]
+
+CLIENT_OPTIONS: Options = [
+    *_ALIVE,
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # A proxy from the environment would be asked even for loopback addresses.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+def open_channel(address: Address) -> grpc.aio.Channel:
+    """A channel to a peer; it dials when first used. Close it."""
+    address.require_loopback()
+    return grpc.aio.insecure_channel(str(address), options=CLIENT_OPTIONS)

@@ -1,0 +1,15 @@
+"""The generated client, with the types of its asyncio form."""
+
+from typing import TYPE_CHECKING, cast
+
+import grpc.aio
+
+from dsd_core.wire.v1 import stage_pb2_grpc
+
+if TYPE_CHECKING:
+    from dsd_core.wire.v1.stage_pb2_grpc import StageServiceAsyncStub
+
+
+def stage_stub(channel: grpc.aio.Channel) -> "StageServiceAsyncStub":
+    """Calls to the stage behind a channel. One class serves both forms at run time; only the types differ."""
+    return cast("StageServiceAsyncStub", stage_pb2_grpc.StageServiceStub(channel))

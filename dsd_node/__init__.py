@@ -1,0 +1,1 @@
+"""A node: one span of a model's layers, served to the swarm."""

@@ -1,0 +1,159 @@
+"""One session on this stage: frames come in, take their turn, and go on.
+
+    upstream --read--> tree, inbox --take turns--> engine --> downstream, or verdicts to the client
+
+The session lives as long as its stream of frames: whoever breaks that gives the memory back all the way down the lane.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dsd_core.decoding.frames import Frame
+from dsd_core.decoding.stage_tree import StageTree
+from dsd_core.decoding.target import ChoiceRule
+from dsd_core.errors import DsdError, PeerLost, ProtocolError, Refused
+from dsd_core.model import tensors
+from dsd_core.model.kv import KvStore
+from dsd_core.wire.codec import ComputeTime, frame_from_wire, frame_to_wire, time_from_wire, verdicts_to_wire
+from dsd_core.wire.hidden import HiddenStates, hidden_from_wire, hidden_to_wire
+from dsd_core.wire.v1 import stage_pb2
+from dsd_node.downstream import Downstream
+from dsd_node.engine import Computed, Engine
+
+INBOX_FRAMES = 64
+VERDICT_BATCHES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """A frame that waits for its turn."""
+
+    frame: Frame
+    hidden: HiddenStates | None
+    time: ComputeTime
+
+
+class ServedSession:
+    """A session's tree, its memory, and the tasks that move its frames. Exactly one of `downstream` and `rule` is set."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        kv: KvStore,
+        *,
+        downstream: Downstream | None,
+        rule: ChoiceRule | None,
+        idle_seconds: float,
+        now: float,
+    ) -> None:
+        self.idle_seconds = idle_seconds
+        self.last_frame_at = now
+        self._engine = engine
+        self._kv = kv
+        self._downstream = downstream
+        self._rule = rule
+        self._tree = StageTree(kv.capacity)
+        self._inbox: asyncio.Queue[_Arrived] = asyncio.Queue(INBOX_FRAMES)
+        self._verdicts: asyncio.Queue[stage_pb2.StreamVerdictsResponse | DsdError] = asyncio.Queue(VERDICT_BATCHES)
+        self._attached = False
+        self._closed: asyncio.Future[DsdError] = asyncio.get_running_loop().create_future()
+
+    def attach(self) -> None:
+        """Claim the session for a stream of frames. Raises Refused if another has it."""
+        if self._attached:
+            raise Refused("the session already has a stream of frames; open a session of your own")
+        self._attached = True
+
+    async def serve(self, requests: AsyncIterator[stage_pb2.StreamFramesRequest], first: stage_pb2.StreamFramesRequest) -> None:
+        """Serve the attached session until its stream ends. Raises what else ended it."""
+        jobs = [self._read(requests, first), self._compute(), self._until_closed()]
+        if self._downstream is not None:
+            jobs.append(self._downstream.watch())
+        await _first_of(jobs)
+
+    async def verdicts(self) -> AsyncIterator[stage_pb2.StreamVerdictsResponse]:
+        """For the client. Ends by raising what ended the session."""
+        if self._rule is None:
+            raise Refused("this stage is not the last of the session's lane, so it gives no verdicts")
+        while True:
+            batch = await self._verdicts.get()
+            if isinstance(batch, DsdError):
+                raise batch
+            yield batch
+
+    async def close(self, reason: DsdError) -> None:
+        """Stop all work and give the memory back. Twice does no harm."""
+        if self._closed.done():
+            return
+        self._closed.set_result(reason)
+        if self._downstream is not None:
+            self._downstream.close()
+        if self._verdicts.full():
+            self._verdicts.get_nowait()
+        self._verdicts.put_nowait(reason)
+        await self._engine.release(self._kv)
+
+    async def _until_closed(self) -> None:
+        raise await self._closed
+
+    # -- in ------------------------------------------------------------------------------------------------------------
+
+    async def _read(
+        self, requests: AsyncIterator[stage_pb2.StreamFramesRequest], first: stage_pb2.StreamFramesRequest
+    ) -> None:
+        await self._accept(first.frame)
+        async for request in requests:
+            await self._accept(request.frame)
+
+    async def _accept(self, message: stage_pb2.Frame) -> None:
+        """Check and register a frame at arrival. A full inbox makes the sender wait."""
+        span = self._engine.span
+        frame = frame_from_wire(message, vocab_size=span.vocab_size)
+        hidden = self._hidden(message, len(frame.nodes))
+        self.last_frame_at = asyncio.get_running_loop().time()
+        self._tree.register(frame)
+        await self._inbox.put(_Arrived(frame, hidden, time_from_wire(message)))
+
+    def _hidden(self, message: stage_pb2.Frame, rows: int) -> HiddenStates | None:
+        span = self._engine.span
+        if message.HasField("hidden") == span.starts:
+            raise ProtocolError("the first stage takes no hidden states, and every other stage takes nothing else")
+        if span.starts:
+            return None
+        return hidden_from_wire(message.hidden, rows=rows, width=span.hidden_size, dtype=tensors.wire_dtype(span.dtype))
+
+    # -- out -----------------------------------------------------------------------------------------------------------
+
+    async def _compute(self) -> None:
+        while True:
+            arrived = await self._inbox.get()
+            computed = await self._engine.compute(self._tree, self._kv, arrived.frame, arrived.hidden, self._rule)
+            if computed is not None:
+                await self._pass_on(computed, arrived.time.plus(computed.seconds))
+
+    async def _pass_on(self, computed: Computed, time: ComputeTime) -> None:
+        if computed.hidden is not None and self._downstream is not None:
+            await self._downstream.send(frame_to_wire(computed.frame, time, hidden_to_wire(computed.hidden)))
+        elif computed.verdicts:
+            await self._verdicts.put(verdicts_to_wire(computed.verdicts, time))
+
+
+async def _first_of(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run jobs together until one ends; stop the others, wait for them, and raise what any of them raised."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+def session_ended() -> PeerLost:
+    """What a client hears when the upstream side of a session has gone."""
+    return PeerLost("the session was closed")

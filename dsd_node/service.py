@@ -1,0 +1,171 @@
+"""The RPCs of a stage."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import grpc.aio
+
+from dsd_core.decoding.target import ChoiceRule
+from dsd_core.errors import DsdError, OutOfCapacity, PromptTooLong, ProtocolError, Refused, TimedOut
+from dsd_core.model import tensors
+from dsd_core.model.source import ModelSource
+from dsd_core.network.address import Address
+from dsd_core.network.status import abort
+from dsd_core.wire import PROTOCOL_VERSION
+from dsd_core.wire.codec import rule_from_wire, session_id_from_wire
+from dsd_core.wire.hidden import dtype_to_wire
+from dsd_core.wire.v1 import stage_pb2, stage_pb2_grpc
+from dsd_node.downstream import Channels, Downstream
+from dsd_node.engine import Engine
+from dsd_node.served_session import ServedSession, session_ended
+
+log = logging.getLogger(__name__)
+
+MAX_SESSIONS = 64
+MAX_IDLE_SECONDS = 1800
+
+Context: TypeAlias = Any
+"""gRPC's, which differs in type parameters from method to method."""
+
+
+class StageService(stage_pb2_grpc.StageServiceServicer):
+    """Opens sessions, and lets each RPC reach the one that it names."""
+
+    def __init__(self, source: ModelSource, engine: Engine) -> None:
+        self._source = source
+        self._engine = engine
+        self._channels = Channels()
+        self._sessions: dict[bytes, ServedSession] = {}
+
+    async def Describe(self, request: stage_pb2.DescribeRequest, context: Context) -> stage_pb2.DescribeResponse:
+        async with _answering(context):
+            if request.protocol_version != PROTOCOL_VERSION:
+                raise Refused(
+                    f"this node speaks protocol {PROTOCOL_VERSION}, the caller {request.protocol_version}; "
+                    "run the same release of DSD on both"
+                )
+        span = self._engine.span
+        return stage_pb2.DescribeResponse(
+            protocol_version=PROTOCOL_VERSION,
+            model=self._source.name,
+            manifest_hash=bytes.fromhex(self._source.manifest_hash),
+            first_layer=span.layers.start,
+            end_layer=span.layers.stop,
+            num_layers=self._source.num_layers,
+            hidden_size=span.hidden_size,
+            vocab_size=span.vocab_size,
+            dtype=dtype_to_wire(tensors.wire_dtype(span.dtype)),
+            max_positions=self._source.max_positions,
+        )
+
+    async def OpenSession(self, request: stage_pb2.OpenSessionRequest, context: Context) -> stage_pb2.OpenSessionResponse:
+        async with _answering(context):
+            session_id = session_id_from_wire(request.session_id)
+            rule, downstream = self._terms(request)
+            self._check_room(session_id, request.capacity)
+            kv = await self._engine.reserve(request.capacity)
+            self._sessions[session_id] = ServedSession(
+                self._engine,
+                kv,
+                downstream=Downstream(downstream, self._channels.to(downstream), session_id) if downstream else None,
+                rule=rule,
+                idle_seconds=min(request.idle_seconds or MAX_IDLE_SECONDS, MAX_IDLE_SECONDS),
+                now=asyncio.get_running_loop().time(),
+            )
+            log.info("session %s opened: %d positions, %d bytes", session_id.hex()[:8], kv.capacity, kv.nbytes)
+        return stage_pb2.OpenSessionResponse(reserved_bytes=kv.nbytes)
+
+    async def CloseSession(self, request: stage_pb2.CloseSessionRequest, context: Context) -> stage_pb2.CloseSessionResponse:
+        await self._close(bytes(request.session_id), session_ended())
+        return stage_pb2.CloseSessionResponse()
+
+    async def StreamFrames(
+        self, request_iterator: AsyncIterator[stage_pb2.StreamFramesRequest], context: Context
+    ) -> stage_pb2.StreamFramesResponse:
+        async with _answering(context):
+            first = await anext(request_iterator, stage_pb2.StreamFramesRequest())
+            session_id = bytes(first.session_id)
+            session = self._session(session_id)
+            session.attach()
+            ended: DsdError = session_ended()
+            try:
+                await session.serve(request_iterator, first)
+            except DsdError as error:
+                ended = error
+                raise
+            finally:
+                await self._close(session_id, ended)
+        return stage_pb2.StreamFramesResponse()
+
+    async def StreamVerdicts(
+        self, request: stage_pb2.StreamVerdictsRequest, context: Context
+    ) -> AsyncIterator[stage_pb2.StreamVerdictsResponse]:
+        async with _answering(context):
+            async for batch in self._session(bytes(request.session_id)).verdicts():
+                yield batch
+
+    async def close_idle(self, *, every: float = 1.0) -> None:
+        """Runs as long as the node does: closes sessions that get no frames."""
+        while True:
+            await asyncio.sleep(every)
+            now = asyncio.get_running_loop().time()
+            for session_id, session in list(self._sessions.items()):
+                if now - session.last_frame_at > session.idle_seconds:
+                    reason = TimedOut(f"the session was closed after {session.idle_seconds:.0f} idle seconds; open a new one")
+                    await self._close(session_id, reason)
+
+    async def close(self) -> None:
+        """End every session and every channel."""
+        for session_id in list(self._sessions):
+            await self._close(session_id, session_ended())
+        await self._channels.close()
+
+    def _terms(self, request: stage_pb2.OpenSessionRequest) -> tuple[ChoiceRule | None, Address | None]:
+        """How verdicts are made where the model ends, where frames go elsewhere."""
+        ends = self._engine.span.ends
+        if ends != request.HasField("sampling") or ends == bool(request.downstream):
+            raise ProtocolError("a session names a downstream stage, or, where the model ends, how tokens are chosen")
+        if ends:
+            return rule_from_wire(request.sampling), None
+        address = Address.parse(request.downstream)
+        address.require_loopback()
+        return None, address
+
+    def _check_room(self, session_id: bytes, capacity: int) -> None:
+        if session_id in self._sessions:
+            raise Refused("there is a session of this id; draw another")
+        if not 0 < capacity <= self._source.max_positions:
+            raise PromptTooLong(f"the model serves 1 to {self._source.max_positions} positions, not {capacity}; ask for fewer")
+        if len(self._sessions) >= MAX_SESSIONS:
+            raise OutOfCapacity(f"the node serves {MAX_SESSIONS} sessions already; try again later, or another node")
+
+    def _session(self, session_id: bytes) -> ServedSession:
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise Refused("there is no such session here; it may have been closed as idle. Open a new one")
+        return session
+
+    async def _close(self, session_id: bytes, reason: DsdError) -> None:
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            await session.close(reason)
+            log.info("session %s closed: %s", session_id.hex()[:8], reason)
+
+
+@asynccontextmanager
+async def _answering(context: Any) -> AsyncIterator[None]:
+    """Our errors end the call with their own status; others are our bugs, and are logged with their traceback."""
+    try:
+        yield
+    except DsdError as error:
+        await abort(context, error)
+    except (asyncio.CancelledError, grpc.aio.AbortError):
+        raise
+    except Exception:
+        log.exception("a call failed for a reason nobody foresaw")
+        await abort(context, Refused("the node failed on this call; its log says why"))
+
+

@@ -1,0 +1,104 @@
+"""`dsd-node start`: load a span, listen, say so, serve until told to stop."""
+
+import asyncio
+import json
+import logging
+import sys
+from dataclasses import dataclass
+
+import grpc.aio
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from dsd_core.errors import AddressInUse, InvalidSpan
+from dsd_core.model.source import ModelSource, resolve
+from dsd_core.model.span import Span
+from dsd_core.network.address import Address
+from dsd_core.network.channels import SERVER_OPTIONS
+from dsd_core.wire.v1 import stage_pb2_grpc
+from dsd_node.engine import Engine
+from dsd_node.service import StageService
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """What a node serves, and where."""
+
+    model: str
+    layers: str | None
+    """A:B for the layers [A, B); None for all."""
+    listen: Address
+    announce: Address | None = None
+    """The address that others dial, where it is not the one listened on."""
+    device: str = "auto"
+    dtype: str = "auto"
+    json: bool = False
+
+
+async def serve(config: NodeConfig) -> None:
+    """Serve until cancelled. Raises DsdError for whatever keeps the node from starting."""
+    config.listen.require_loopback()
+    engine = Engine(await asyncio.to_thread(_load, config))
+    source = resolve(config.model)
+    service = StageService(source, engine)
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    stage_pb2_grpc.add_StageServiceServicer_to_server(service, server)
+    port = _bind(server, config.listen)
+    await server.start()
+    _say_ready(config, source, engine.span, Address(config.listen.host, port))
+    try:
+        await service.close_idle()
+    finally:
+        await service.close()
+        await server.stop(GRACE_SECONDS)
+        engine.close()
+
+
+def parse_layers(layers: str | None, num_layers: int) -> range:
+    """`A:B` as the layers [A, B). Raises InvalidSpan."""
+    if layers is None:
+        return range(num_layers)
+    first, separator, end = layers.partition(":")
+    if not separator or not (first.isdigit() and end.isdigit()):
+        raise InvalidSpan(f"{layers!r} names no layers; write A:B for the layers from A up to, not including, B")
+    return range(int(first), int(end))
+
+
+def _load(config: NodeConfig) -> Span:
+    source = resolve(config.model)
+    layers = parse_layers(config.layers, source.num_layers)
+    with Progress(
+        TextColumn("loading"), BarColumn(), DownloadColumn(), console=Console(stderr=True), transient=True
+    ) as progress:
+        bar = progress.add_task("loading", total=None)
+        return Span.load(
+            source,
+            layers,
+            device=config.device,
+            dtype=config.dtype,
+            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+
+
+def _bind(server: grpc.aio.Server, listen: Address) -> int:
+    try:
+        port = server.add_insecure_port(str(listen))
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise AddressInUse(f"cannot listen on {listen}; another program does, or it is not this machine's: try another")
+    return port
+
+
+def _say_ready(config: NodeConfig, source: ModelSource, span: Span, bound: Address) -> None:
+    address = str(config.announce or bound)
+    layers = [span.layers.start, span.layers.stop]
+    if config.json:
+        ready = {"event": "ready", "address": address, "peer_id": None, "join": address, "model": source.name, "layers": layers}
+        print(json.dumps(ready), flush=True)
+    else:
+        print(f"ready: layers {layers[0]}:{layers[1]} of {source.name} on {address}", file=sys.stderr, flush=True)

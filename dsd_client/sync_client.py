@@ -3,10 +3,13 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar, Unpack
 
+from dsd_client.answer import AnswerStream
 from dsd_client.client import MAX_NEW_TOKENS, TIMEOUT_SECONDS, Client, ConversationOptions
 from dsd_client.results import Chunk, Result
+from dsd_client.target_model import TargetModel
 
 Value = TypeVar("Value")
 
@@ -65,6 +68,24 @@ class SyncClient:
     ) -> Iterator[Chunk]:
         """Chunks of the answer as they commit. Leaving the iteration ends the answer."""
         chunks = self._client.stream(prompt, max_new_tokens=max_new_tokens, stop=stop, **options)
+        return self._iterate(chunks)
+
+    @property
+    def target(self) -> TargetModel:
+        """The target's tokenizer and settings."""
+        return self._client.target
+
+    @contextmanager
+    def conversation(self, *, positions: int, **options: Unpack[ConversationOptions]) -> Iterator["SyncAnswers"]:
+        """A session of `positions` tokens in all, prompts and answers, that may be asked repeatedly."""
+        opened = self._client.conversation(positions=positions, **options)
+        answers = self._run(opened.__aenter__())
+        try:
+            yield SyncAnswers(self, answers)
+        finally:
+            self._run(opened.__aexit__(None, None, None))
+
+    def _iterate(self, chunks: AsyncGenerator[Chunk, None]) -> Iterator[Chunk]:
         try:
             while (chunk := self._run(_next(chunks))) is not None:
                 yield chunk
@@ -72,12 +93,35 @@ class SyncClient:
             self._run(chunks.aclose())
 
     def _run(self, coroutine: Coroutine[Any, Any, Value]) -> Value:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        """Wait for a coroutine of the loop's thread; Ctrl-C here cancels it there."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
 
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+class SyncAnswers:
+    """`AnswerStream`, blocking."""
+
+    def __init__(self, client: SyncClient, answers: AnswerStream) -> None:
+        self._client = client
+        self._answers = answers
+
+    @property
+    def result(self) -> Result:
+        """The last answer, complete when its iteration has ended."""
+        return self._answers.result
+
+    def ask(self, prompt: Sequence[int], *, max_new_tokens: int, stop: Sequence[str] = ()) -> Iterator[Chunk]:
+        """Chunks of the answer to `prompt`, all tokens from the first. Leaving early, by Ctrl-C too, ends the answer."""
+        return self._client._iterate(self._answers.ask(prompt, max_new_tokens=max_new_tokens, stop=stop))
 
 
 async def _next(chunks: AsyncGenerator[Chunk, None]) -> Chunk | None:

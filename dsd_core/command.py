@@ -30,7 +30,7 @@ def main(command: click.Command, program: str) -> NoReturn:
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a command's coroutine to its end, on uvloop where the platform has it. SIGTERM cancels it, as Ctrl-C does."""
+    """Run a command's coroutine to its end, on uvloop where the platform has it. SIGTERM and SIGHUP cancel it."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_cancelled_by_sigterm(coroutine))
 
@@ -39,7 +39,8 @@ async def _cancelled_by_sigterm(coroutine: Coroutine[Any, Any, None]) -> None:
     task = asyncio.current_task()
     assert task is not None
     if sys.platform != "win32":
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     await coroutine
 
 

@@ -151,6 +151,7 @@ class AdaptiveLength:
     longest: int = LONGEST_DRAFT
     probe_every: int = 32
     _draft: LineFit = field(default_factory=LineFit)
+    """Of a single token."""
     _round_trip: LineFit = field(default_factory=LineFit)
     _right: float = 3.5
     _judged: float = 5.0
@@ -163,7 +164,7 @@ class AdaptiveLength:
     def on_drafted(self, tokens: int, seconds: float) -> None:
         self._since_draft = 0
         if tokens:
-            self._draft.add(tokens, seconds)
+            self._draft.add(1, seconds / tokens)
 
     def on_round_trip(self, nodes: int, seconds: float) -> None:
         self._round_trip.add(nodes, seconds)
@@ -178,5 +179,4 @@ class AdaptiveLength:
     def _seconds_a_token(self, k: int) -> float:
         p = min(self._right / self._judged, 0.99)
         tokens = (1 - p ** (k + 1)) / (1 - p)
-        drafting = self._draft.at(k) if k else 0.0
-        return (drafting + self._round_trip.at(k + 1)) / tokens
+        return (k * self._draft.at(1) + self._round_trip.at(k + 1)) / tokens

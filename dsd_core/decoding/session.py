@@ -101,6 +101,8 @@ class _Request:
     id: DraftId
     parent: NodeId
     asked_at: float
+    is_prompt: bool
+    """The drafter has a prompt to read first, so its time says nothing of drafting."""
 
 
 @dataclass(slots=True)
@@ -196,7 +198,8 @@ class Session:
         if request.parent in self.tree:
             self.tree[request.parent].expanded = True
         self.counts.drafted += tokens
-        self._policy.on_drafted(tokens, now - request.asked_at)
+        if not request.is_prompt:
+            self._policy.on_drafted(tokens, now - request.asked_at)
 
     def _add_branch(self, branch: Branch) -> int:
         """Hang a branch where it belongs. What was decided while the drafter was at work is compared, not added."""
@@ -326,13 +329,13 @@ class Session:
         for move in self._policy.moves(view):
             match move:
                 case Propose():
-                    actions.append(self._draft(move, now))
+                    actions.append(self._draft(move, now, is_prompt=view.is_prompt))
                 case Verify():
                     actions += self._send(move, now)
         return actions
 
-    def _draft(self, move: Propose, now: float) -> Draft:
-        request = _Request(self._next_draft, move.parent, now)
+    def _draft(self, move: Propose, now: float, *, is_prompt: bool) -> Draft:
+        request = _Request(self._next_draft, move.parent, now, is_prompt)
         self._next_draft = DraftId(request.id + 1)
         self._drafting = request
         return Draft(request.id, move.parent, move.steps)

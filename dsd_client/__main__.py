@@ -1,0 +1,76 @@
+"""The command line of a client. Nothing heavy is imported before there is something to do."""
+
+from typing import Any
+
+import click
+
+from dsd_client.commands.options import AnswerOptions, with_answer_options
+
+PROGRAM = "dsd-client"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="dsd", prog_name=PROGRAM)
+def cli() -> None:
+    """Ask a swarm of nodes that together hold a model.
+
+    \b
+    Examples:
+      dsd-client demo                                       three nodes, an answer, a comparison; no network needed
+      dsd-client generate --join 127.0.0.1:4100 "Question: What is 2 + 3?\\nAnswer:"
+      dsd-client chat --join 127.0.0.1:4100 --join 127.0.0.1:4101
+
+    \b
+    Exit codes: 0 done, 1 failure, 2 usage, 3 no peers, 4 refused, 5 model not found, 6 timeout, 7 unsupported model,
+    8 no such layers, 9 layers not covered, 10 prompt too long, 11 other vocabulary, 12 address in use, 13 peer lost,
+    14 protocol error, 15 out of capacity, 16 damaged weights, 130 Ctrl-C.
+    """
+
+
+@cli.command()
+@with_answer_options
+@click.option("--logprobs", type=int, default=0, metavar="N", help="Report the target's N best tokens with each, up to 8.")
+@click.option("--json", "form", flag_value="json", help="Print one object when done.")
+@click.option("--json-lines", "form", flag_value="json-lines", help="Print an object for each chunk, then that one.")
+@click.argument("prompt")
+def generate(prompt: str, logprobs: int, form: str | None, verbose: bool, **given: Any) -> None:
+    """Complete PROMPT, raw text without a chat template."""
+    options = AnswerOptions.parse(given)
+    from dsd_client.commands.generate import generate
+    from dsd_core import command, logs
+
+    logs.configure(verbose=verbose)
+    command.run(generate(options, prompt, logprobs, form))
+
+
+@cli.command()
+@with_answer_options
+@click.option("--system", metavar="TEXT", help="What the model is told before the first turn.")
+def chat(system: str | None, verbose: bool, **given: Any) -> None:
+    """Talk with the model. /help lists what you can type besides."""
+    options = AnswerOptions.parse(given)
+    from dsd_client.commands.chat import chat
+    from dsd_core import logs
+
+    logs.configure(verbose=verbose)
+    chat(options, system)
+
+
+@cli.command()
+def demo() -> None:
+    """Start three nodes, ask them with and without drafts, and compare."""
+    from dsd_client.commands.demo import demo
+    from dsd_core import command
+
+    command.run(demo())
+
+
+def main() -> None:
+    """The `dsd-client` command."""
+    from dsd_core import command
+
+    command.main(cli, PROGRAM)
+
+
+if __name__ == "__main__":
+    main()

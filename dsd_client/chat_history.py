@@ -1,0 +1,77 @@
+"""The turns of a chat, as the tokens of one growing prompt."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dsd_client.target_model import TargetModel
+
+USER, ASSISTANT = "User", "Assistant"
+
+
+@dataclass(slots=True)
+class ChatHistory:
+    """What was said. A prompt goes on where the last answer ended, token for token, so only the new turn has to be sent."""
+
+    target: TargetModel
+    system: str | None = None
+    messages: list[dict[str, str]] = field(default_factory=list)
+    _tokens: list[int] = field(default_factory=list)
+    _text: str = ""
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Where a model without a chat template would go on to speak for the user."""
+        return () if self._has_template else (f"\n{USER}:",)
+
+    def prompt(self, said: str) -> list[int]:
+        """The tokens of all turns so far and this one."""
+        self.messages.append({"role": "user", "content": said})
+        text = self._render()
+        if self._tokens and text.startswith(self._text):
+            self._tokens += self._encode(text[len(self._text) :])
+        else:
+            self._tokens = self._encode(text)
+        self._text = text
+        return list(self._tokens)
+
+    def answered(self, text: str, token_ids: list[int]) -> None:
+        """Take note of an answer. Its end token is left to the template, which writes one itself."""
+        self.messages.append({"role": "assistant", "content": text})
+        said = token_ids[:-1] if token_ids and token_ids[-1] in self.target.end_tokens else token_ids
+        self._tokens += said
+        self._text += text
+
+    def forget(self) -> None:
+        self.messages.clear()
+        self._tokens.clear()
+        self._text = ""
+
+    def forget_last_turn(self) -> None:
+        """The last turn got no answer."""
+        self.messages.pop()
+        self._tokens.clear()
+        self._text = ""
+
+    @property
+    def _has_template(self) -> bool:
+        return bool(getattr(self.target.tokenizer, "chat_template", None))
+
+    def _render(self) -> str:
+        system: list[dict[str, str]] = [{"role": "system", "content": self.system}] if self.system else []
+        if not self._has_template:
+            return self._render_plainly()
+        text: str = self.target.tokenizer.apply_chat_template(
+            system + self.messages, tokenize=False, add_generation_prompt=True
+        )
+        return text
+
+    def _render_plainly(self) -> str:
+        names = {"user": USER, "assistant": ASSISTANT}
+        turns = [f"{names[message['role']]}: {message['content'].strip()}" for message in self.messages]
+        return "\n".join([*([self.system] if self.system else []), *turns, f"{ASSISTANT}:"])
+
+    def _encode(self, text: str) -> list[int]:
+        """A template writes its special tokens itself; without one the tokenizer may add its own, at the start alone."""
+        tokenizer: Any = self.target.tokenizer
+        adds = not self._has_template and not self._tokens
+        return list(tokenizer(text, add_special_tokens=adds)["input_ids"])

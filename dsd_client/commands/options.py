@@ -1,0 +1,79 @@
+"""Options that several commands share, and what they say together."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
+
+_SWARM_OPTIONS = [
+    click.option("--join", multiple=True, metavar="HOST:PORT", help="A running node; once for each that serves the model."),
+    click.option("--model", metavar="ID|DIR", help="The target. [default: the embedded one]"),
+    click.option(
+        "--drafter",
+        metavar="ID|DIR|ngram|none",
+        help="What proposes tokens. [default: the embedded one for the embedded target, else ngram]",
+    ),
+    click.option("--timeout", type=float, default=60.0, show_default=True, metavar="SECONDS", help="Longest round."),
+]
+
+_ANSWER_OPTIONS = [
+    click.option(
+        "--speculation",
+        type=click.Choice(["off", "blocking"]),
+        default="blocking",
+        show_default=True,
+        help="off: a token a traversal; blocking: draft, verify, repeat.",
+    ),
+    click.option("--lookahead", type=int, metavar="K", help="Tokens drafted before a frame. [default: as many as pay]"),
+    click.option("--max-new-tokens", type=int, default=256, show_default=True, metavar="N"),
+    click.option("--temperature", type=float, metavar="T", help="0 is greedy. [default: the model's own settings, else 0]"),
+    click.option("--top-p", type=float, metavar="P"),
+    click.option("--top-k", type=int, metavar="K"),
+    click.option("--repetition-penalty", type=float, metavar="R"),
+    click.option("--stop", multiple=True, metavar="TEXT", help="Ends the answer where it appears; repeatable."),
+    click.option("--seed", type=int, metavar="S", help="The same seed gives the same text. [default: a fresh one, reported]"),
+    click.option("-v", "--verbose", is_flag=True, help="Log to stderr, frames and tokens included."),
+]
+
+
+def with_answer_options(command: Command) -> Command:
+    """Add the options of `generate`, which `chat` shares."""
+    for option in reversed(_SWARM_OPTIONS + _ANSWER_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """What the shared options say."""
+
+    join: tuple[str, ...]
+    model: str | None
+    drafter: str | None
+    timeout: float
+    speculation: str
+    lookahead: int | None
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    sampling: Mapping[str, Any]
+    """The sampling parameters that were given; the others are the model's own."""
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> "AnswerOptions":
+        return cls(
+            join=given["join"],
+            model=given["model"],
+            # Plain decoding needs no drafter, so none is loaded.
+            drafter="none" if given["speculation"] == "off" else given["drafter"],
+            timeout=given["timeout"],
+            speculation=given["speculation"],
+            lookahead=given["lookahead"],
+            max_new_tokens=given["max_new_tokens"],
+            stop=given["stop"],
+            sampling={name: given[name] for name in _SAMPLING if given[name] is not None},
+        )

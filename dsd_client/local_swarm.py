@@ -1,0 +1,122 @@
+"""Nodes of our own on this machine: real processes, for demonstrations, tests and benchmarks."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import IO
+
+from dsd_core.errors import DsdError, TimedOut
+
+START_SECONDS = 120.0
+STOP_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class LocalNode:
+    """A `dsd-node` process that said it is ready."""
+
+    process: asyncio.subprocess.Process
+    address: str
+    layers: range
+    log: IO[bytes]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+
+class LocalSwarm:
+    """A model cut into contiguous spans, one process each. Use `async with`: leaving it ends every process.
+
+    `spans` are layers as the command line takes them; `threads` is how many cores each node computes on.
+    """
+
+    def __init__(self, model: str, spans: Sequence[str], *, dtype: str = "auto", threads: int | None = None) -> None:
+        self._model = model
+        self._spans = spans
+        self._dtype = dtype
+        self._threads = threads or max(1, (os.cpu_count() or 1) // len(spans))
+        self.nodes: list[LocalNode] = []
+
+    @property
+    def addresses(self) -> list[str]:
+        return [node.address for node in self.nodes]
+
+    async def __aenter__(self) -> "LocalSwarm":
+        starts = [asyncio.create_task(self._start(span)) for span in self._spans]
+        results = await asyncio.gather(*starts, return_exceptions=True)
+        self.nodes = [result for result in results if isinstance(result, LocalNode)]
+        failures = [result for result in results if isinstance(result, BaseException)]
+        if failures:
+            await self.__aexit__()
+            raise failures[0]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*map(_stop, self.nodes))
+
+    async def _start(self, span: str) -> LocalNode:
+        log = tempfile.TemporaryFile()  # noqa: SIM115: it lives as long as the node
+        arguments = ["--model", self._model, "--layers", span, "--dtype", self._dtype, "--listen", "127.0.0.1:0", "--json"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "dsd_node", "start", *arguments,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            stdin=asyncio.subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": str(self._threads)},
+            start_new_session=True,  # Ctrl-C in the terminal reaches us alone; we stop the nodes.
+        )  # fmt: skip
+        try:
+            return await _ready(process, log)
+        except BaseException:
+            await _end(process)
+            raise
+
+
+async def _ready(process: asyncio.subprocess.Process, log: IO[bytes]) -> LocalNode:
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            line = await process.stdout.readline()
+    except TimeoutError:
+        raise TimedOut(f"a node was not ready after {START_SECONDS:.0f} s; the machine may be overloaded") from None
+    if not line:
+        raise DsdError(f"a node did not start: {_last_line(log)}")
+    ready = json.loads(line)
+    return LocalNode(process, ready["address"], range(*ready["layers"]), log)
+
+
+async def _stop(node: LocalNode) -> None:
+    await _end(node.process)
+    node.log.close()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Ask the process to stop; insist if it does not."""
+    if process.returncode is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _last_line(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def spans(num_layers: int, nodes: int) -> list[str]:
+    """`nodes` spans of nearly equal length."""
+    cuts = [round(index * num_layers / nodes) for index in range(nodes + 1)]
+    return [f"{start}:{stop}" for start, stop in pairwise(cuts)]

@@ -35,14 +35,18 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 # The stubs are committed. They come from an old generator, so that they import under protobuf 5, 6 and 7.
-proto: $(PROTOC)
-	.venv-protoc/bin/python -m grpc_tools.protoc -Idsd_core/wire/v1=proto/dsd/v1 \
-		--plugin=.venv-protoc/bin/protoc-gen-mypy --plugin=.venv-protoc/bin/protoc-gen-mypy_grpc \
-		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. proto/dsd/v1/*.proto
+GENERATE = .venv-protoc/bin/python -m grpc_tools.protoc -Idsd_core/wire/v1=proto/dsd/v1 \
+	--plugin=.venv-protoc/bin/protoc-gen-mypy --plugin=.venv-protoc/bin/protoc-gen-mypy_grpc
 
-# In a checkout that cannot install the generator this compares the schema with the descriptors inside the stubs.
-proto-check: $(INSTALLED)
-	$(BIN)/python -m pytest -q tests/wire/test_stubs.py
+proto: $(PROTOC)
+	@$(GENERATE) --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. proto/dsd/v1/*.proto
+
+proto-check: $(PROTOC)
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	$(GENERATE) --python_out=$$fresh --grpc_python_out=$$fresh --mypy_out=quiet:$$fresh --mypy_grpc_out=quiet:$$fresh \
+		proto/dsd/v1/*.proto && \
+	diff --brief --recursive --exclude=__init__.py --exclude=__pycache__ $$fresh/dsd_core/wire/v1 dsd_core/wire/v1 && \
+	echo "The stubs are fresh." || { echo "The stubs are stale: run make proto and commit them."; exit 1; }
 
 $(PROTOC):
 	$(PYTHON) -m venv .venv-protoc

@@ -2,7 +2,13 @@
 
 import asyncio
 
-from benchmarks import loopback
+from benchmarks import footprint, loopback
+
+
+async def main() -> None:
+    await loopback.main([])
+    await footprint.main([])
+
 
 if __name__ == "__main__":
-    asyncio.run(loopback.main())
+    asyncio.run(main())

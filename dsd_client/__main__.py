@@ -17,7 +17,7 @@ def cli() -> None:
     \b
     Examples:
       dsd-client demo                                       three nodes, an answer, a comparison; no network needed
-      dsd-client generate --join 127.0.0.1:4100 "Question: What is 2 + 3?\\nAnswer:"
+      dsd-client generate --join 127.0.0.1:4100 "Once upon a time"
       dsd-client chat --join 127.0.0.1:4100 --join 127.0.0.1:4101
 
     \b

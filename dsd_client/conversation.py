@@ -33,6 +33,9 @@ from dsd_core.errors import DsdError, TimedOut
 
 log = logging.getLogger(__name__)
 
+EVENTS = 256
+"""How many may wait; a lane that sends more has to wait itself."""
+
 
 class Conversation:
     """A session on a lane, asked as often as you like. Use `async with`; it owns the lane and the drafter.
@@ -46,7 +49,7 @@ class Conversation:
         self.finish_reason: FinishReason | None = None
         self._drafter = drafter
         self._thread = thread
-        self._events: asyncio.Queue[Event | DsdError] = asyncio.Queue()  # bounded by the frames and the draft under way
+        self._events: asyncio.Queue[Event | DsdError] = asyncio.Queue(EVENTS)
         self._listener: asyncio.Task[None] | None = None
         self._drafting: asyncio.Task[None] | None = None
 
@@ -116,9 +119,9 @@ class Conversation:
     async def _listen(self) -> None:
         try:
             async for verdicts in self.link.verdicts():
-                self._events.put_nowait(verdicts)
+                await self._events.put(verdicts)
         except DsdError as error:
-            self._events.put_nowait(error)
+            await self._events.put(error)
 
     async def _draft(self, draft: Draft) -> None:
         assert self._drafter is not None, "a policy that drafts comes with a drafter"
@@ -126,7 +129,7 @@ class Conversation:
         try:
             tokens = await self._thread.propose(self._drafter, context, draft.steps)
         except DsdError as error:
-            self._events.put_nowait(error)
+            await self._events.put(error)
             return
         branches = (Branch(draft.parent, tokens),) if tokens else ()
-        self._events.put_nowait(Drafted(draft.request, branches))
+        await self._events.put(Drafted(draft.request, branches))

@@ -11,7 +11,7 @@ from dsd_core.decoding.events import VerdictsArrived
 from dsd_core.decoding.frames import Frame
 from dsd_core.decoding.routing import chain
 from dsd_core.decoding.target import ChoiceRule
-from dsd_core.errors import DsdError, NoPeers, PeerLost, Refused, TimedOut
+from dsd_core.errors import DsdError, NoPeers, NotCovered, PeerLost, Refused, TimedOut
 from dsd_core.network.address import Address
 from dsd_core.network.channels import open_channel
 from dsd_core.network.status import error_of, unreachable
@@ -56,10 +56,12 @@ class Swarm:
         """The stages to send to, in order. Raises NoPeers, Refused, NotCovered or TimedOut."""
         if not self._channels:
             raise NoPeers("no peer was named; pass --join HOST:PORT of a running dsd-node, or try `dsd-client demo`")
-        stages = await asyncio.gather(*(self._describe(address) for address in self._channels))
+        answers = await asyncio.gather(*map(self._describe, self._channels), return_exceptions=True)
+        stages = [answer for answer in answers if isinstance(answer, Stage)]
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
         for stage in stages:
             _require_model(stage, manifest_hash)
-        route = chain({stage: stage.span for stage in stages}, stages[0].description.num_layers)
+        route = _route(stages, failures)
         _require_one_dtype(route)
         return route
 
@@ -178,6 +180,18 @@ async def _close(stages: Sequence[Stage], session_id: bytes) -> None:
             pass  # It is gone, and the session with it; or it will see that the stream has ended.
 
     await asyncio.gather(*map(close, stages))
+
+
+def _route(stages: Sequence[Stage], failures: Sequence[BaseException]) -> tuple[Stage, ...]:
+    """Peers that do not answer are done without, unless they may be what is missing: then the first's error is raised."""
+    if not stages:
+        raise failures[0]
+    try:
+        return chain({stage: stage.span for stage in stages}, stages[0].description.num_layers)
+    except NotCovered:
+        if failures:
+            raise failures[0] from None
+        raise
 
 
 def _require_model(stage: Stage, manifest_hash: str) -> None:

@@ -62,7 +62,8 @@ class LocalSwarm:
         await asyncio.gather(*map(_stop, self.nodes))
 
     async def _start(self, span: str) -> LocalNode:
-        log = tempfile.TemporaryFile()  # noqa: SIM115: it lives as long as the node
+        # Closed with the node, not at the end of this function.
+        log = tempfile.TemporaryFile()  # noqa: SIM115
         arguments = ["--model", self._model, "--layers", span, "--dtype", self._dtype, "--listen", "127.0.0.1:0", "--json"]
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "dsd_node", "start", *arguments,

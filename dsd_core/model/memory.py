@@ -1,0 +1,42 @@
+"""How much memory is left to promise."""
+
+from pathlib import Path
+
+import torch
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """What can still be allocated on a device, or None where the system does not say."""
+    if device.type == "cuda":
+        return _available_on_cuda(device)
+    limits = [limit for limit in (_available_in_machine(), _available_in_container()) if limit is not None]
+    return min(limits, default=None)
+
+
+def _available_on_cuda(device: torch.device) -> int:
+    free, _ = torch.cuda.mem_get_info(device)
+    reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free + reusable)
+
+
+def _available_in_machine() -> int | None:
+    try:
+        lines = MEMINFO.read_text().splitlines()
+    except OSError:
+        return None
+    kibibytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return kibibytes[0] * 1024 if kibibytes else None
+
+
+def _available_in_container() -> int | None:
+    """A container's limit is not in MemAvailable. Its page cache counts as used but is given up on demand."""
+    try:
+        limit = int((CGROUP / "memory.max").read_text())
+        used = int((CGROUP / "memory.current").read_text())
+        statistics = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no container, or "max": no limit
+        return None
+    return limit - used + int(statistics.get("file", 0))

@@ -60,8 +60,9 @@ def chat(system: str | None, verbose: bool, **given: Any) -> None:
 def demo() -> None:
     """Start three nodes, ask them with and without drafts, and compare."""
     from dsd_client.commands.demo import demo
-    from dsd_core import command
+    from dsd_core import command, logs
 
+    logs.configure(verbose=False)
     command.run(demo())
 
 

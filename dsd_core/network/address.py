@@ -1,10 +1,12 @@
 """HOST:PORT, as people write it."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 from dsd_core.errors import UsageError
 
+_ADDRESS = re.compile(r"(?:([A-Za-z0-9._-]+)|\[([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\]):([0-9]{1,5})")
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -16,10 +18,10 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> "Address":
         """From HOST:PORT or [IPv6]:PORT. Raises UsageError."""
-        host, separator, port = text.rpartition(":")
-        if not separator or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        found = _ADDRESS.fullmatch(text)
+        if found is None or int(found[3]) > 65535:
             raise UsageError(f"{text!r} is not an address; write HOST:PORT, as in 127.0.0.1:4100")
-        return cls(host.removeprefix("[").removesuffix("]"), int(port))
+        return cls(found[1] or found[2], int(found[3]))
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

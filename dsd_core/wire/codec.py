@@ -6,6 +6,7 @@ Repeated fields are measured before they are walked: a small message can claim a
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from dsd_core.decoding.frames import Candidate, Frame, FrameNode, Verdict
 from dsd_core.decoding.ids import NodeId, TokenId
@@ -58,6 +59,8 @@ def frame_from_wire(message: stage_pb2.Frame, *, vocab_size: int) -> Frame:
         raise ProtocolError("the columns of a frame differ in length")
     if rows and max(message.tokens) >= vocab_size:
         raise ProtocolError(f"token {max(message.tokens)} is not in the vocabulary of {vocab_size}")
+    if rows and not (message.nodes[0] > 0 and all(node < next_ for node, next_ in pairwise(message.nodes))):
+        raise ProtocolError("the ids of a frame's nodes do not grow from above 0")
     columns = zip(message.nodes, message.parents, message.tokens, message.wants_verdict, strict=True)
     nodes = tuple(FrameNode(NodeId(node), NodeId(parent), TokenId(token), wants) for node, parent, token, wants in columns)
     return Frame(nodes, NodeId(message.keep))
@@ -88,15 +91,16 @@ def verdicts_from_wire(message: stage_pb2.StreamVerdictsResponse, *, vocab_size:
     if rows and max(message.choices) >= vocab_size:
         raise ProtocolError(f"choice {max(message.choices)} is not in the vocabulary of {vocab_size}")
     statistics: Sequence[stage_pb2.Statistics | None] = message.statistics or [None] * rows
-    return tuple(map(_verdict, message.nodes, message.choices, message.margins, statistics))
+    rows_in_turn = zip(message.nodes, message.choices, message.margins, statistics, strict=True)
+    return tuple(_verdict(*row, vocab_size) for row in rows_in_turn)
 
 
-def _verdict(node: int, choice: int, margin: float, statistics: stage_pb2.Statistics | None) -> Verdict:
+def _verdict(node: int, choice: int, margin: float, statistics: stage_pb2.Statistics | None, vocab_size: int) -> Verdict:
     if not margin >= 0:
         raise ProtocolError(f"a verdict claims a margin of {margin}; the best is never behind")
     if statistics is None:
         return Verdict(NodeId(node), TokenId(choice), margin)
-    top = _candidates(statistics)
+    top = _candidates(statistics, vocab_size)
     if not top or top[0].token != choice:
         raise ProtocolError("a verdict's best candidate is not its choice")
     if not 0 <= statistics.entropy < math.inf:
@@ -104,10 +108,12 @@ def _verdict(node: int, choice: int, margin: float, statistics: stage_pb2.Statis
     return Verdict(NodeId(node), TokenId(choice), margin, top, statistics.entropy)
 
 
-def _candidates(statistics: stage_pb2.Statistics) -> tuple[Candidate, ...]:
+def _candidates(statistics: stage_pb2.Statistics, vocab_size: int) -> tuple[Candidate, ...]:
     rows = len(statistics.tokens)
     if rows > MAX_TOP_COUNT or not rows == len(statistics.log_probs) == len(statistics.scores):
         raise ProtocolError("the columns of a verdict's statistics differ in length")
+    if rows and (max(statistics.tokens) >= vocab_size or len(set(statistics.tokens)) < rows):
+        raise ProtocolError(f"a verdict's best candidates are not distinct tokens of the vocabulary of {vocab_size}")
     scores, log_probs = list(statistics.scores), list(statistics.log_probs)
     if not all(map(math.isfinite, scores)) or scores != sorted(scores, reverse=True):
         raise ProtocolError("a verdict's scores are not finite numbers, best first")

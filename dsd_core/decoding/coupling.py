@@ -31,11 +31,8 @@ class Scores:
         """Indices of the `count` best, best first, ties to the lowest token id."""
         if count == 1:
             return np.array([int(np.argmax(self.scores))])
-        if count < self.scores.size:
-            # A tie at the border may leave out the lower id there; never at the top, where the choice is made.
-            shortlist = np.sort(np.argpartition(-self.scores, count)[: count + 1])
-        else:
-            shortlist = np.arange(self.scores.size)
+        threshold = np.partition(self.scores, -count)[-count] if count < self.scores.size else -np.inf
+        shortlist = np.flatnonzero(self.scores >= threshold)
         return shortlist[np.argsort(-self.scores[shortlist], kind="stable")][:count]
 
     @property

@@ -13,7 +13,6 @@ from dsd_core.decoding.ids import NodeId
 from dsd_core.decoding.line_fit import LineFit
 from dsd_core.decoding.tree import TokenTree
 
-
 LONGEST_DRAFT = 16
 
 

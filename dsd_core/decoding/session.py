@@ -91,7 +91,8 @@ class _Flight:
 
     nodes: int
     sent_at: float
-    is_prompt: bool
+    catches_up: bool
+    """It, or a frame sent with it, carries a prompt or what a new lane lacks, so its time says nothing of a round's."""
 
 
 @dataclass(slots=True)
@@ -135,6 +136,7 @@ class Session:
         self._answer: _Answer | None = None
         self._overdue = False
         self._heard_at = 0.0
+        """When the lane last gave a sign of life, or was given the tip to verify."""
 
     @property
     def answering(self) -> bool:
@@ -142,7 +144,7 @@ class Session:
 
     @property
     def deadline(self) -> float | None:
-        if not self._flights or self._overdue or self._answer is None:
+        if self._answer is None or self._overdue or not self._lane.has_seen(self.tree.tip.id):
             return None
         return self._heard_at + self.config.round_seconds
 
@@ -229,7 +231,7 @@ class Session:
 
     def _measure_flight(self, node: NodeId, now: float) -> None:
         flight = self._flights.pop(node, None)
-        if flight is not None and not flight.is_prompt:
+        if flight is not None and not flight.catches_up:
             self._policy.on_round_trip(flight.nodes, now - flight.sent_at)
 
     def _replace_lane(self) -> None:
@@ -331,7 +333,7 @@ class Session:
                 case Propose():
                     actions.append(self._draft(move, now, is_prompt=view.is_prompt))
                 case Verify():
-                    actions += self._send(move, now)
+                    actions += self._send(move, now, is_prompt=view.is_prompt)
         return actions
 
     def _draft(self, move: Propose, now: float, *, is_prompt: bool) -> Draft:
@@ -340,7 +342,7 @@ class Session:
         self._drafting = request
         return Draft(request.id, move.parent, move.steps)
 
-    def _send(self, move: Verify, now: float) -> list[Action]:
+    def _send(self, move: Verify, now: float, *, is_prompt: bool) -> list[Action]:
         """Frames for what the lane lacks of the path, the drafts in the last one. Only the tip and drafts want verdicts."""
         tip = self.tree.tip
         path = self._lane.missing_path(self.tree)
@@ -351,20 +353,17 @@ class Session:
         chunk = self.config.chunk
         chunks = [nodes[start : start + chunk] for start in range(0, len(nodes), chunk)]
         frames = [self._lane.frame(part, keep=self._keep(part, tip)) for part in chunks]
-        self._take_off(nodes[-1][0].id, len(chunks[-1]), now, is_prompt=len(path) > 1)
+        if path:
+            self._heard_at = now
+        catches_up = is_prompt or len(path) > 1
+        self._flights[nodes[-1][0].id] = _Flight(len(chunks[-1]), now, catches_up)
+        self.counts.frames += not catches_up
         return [Send(frame) for frame in frames]
 
     def _keep(self, part: list[tuple[TreeNode, bool]], tip: TreeNode) -> TreeNode:
         """The deepest committed node that the lane knows once it has this part."""
         committed = [node for node, _ in part if node.position <= tip.position]
         return committed[-1] if committed else tip
-
-    def _take_off(self, last: NodeId, nodes: int, now: float, *, is_prompt: bool) -> None:
-        if not self._flights:
-            self._heard_at = now
-        self._flights[last] = _Flight(nodes, now, is_prompt)
-        if not is_prompt:
-            self.counts.frames += 1
 
 
 def _common_prefix(committed: Iterable[TokenId], asked: Iterable[TokenId]) -> int:

@@ -131,8 +131,6 @@ class StageTree:
         self._slot_positions[slot] = node.position
 
     def _apply_keep(self, keep: NodeId) -> None:
-        if keep == self._keep:
-            return
         if keep not in self._nodes:
             if keep > self._highest:
                 raise ProtocolError(f"keep names node {keep}, which has not been sent")

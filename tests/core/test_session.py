@@ -1,0 +1,346 @@
+"""What a session promises besides the text: frames, nodes, origins, counts, and what it refuses."""
+
+import random
+
+import pytest
+
+from dsd_core.decoding.events import (
+    Ask,
+    Branch,
+    CommittedToken,
+    Draft,
+    Drafted,
+    DraftedToken,
+    Emit,
+    Finish,
+    FinishReason,
+    LaneReplaced,
+    Origin,
+    ReplaceLane,
+    Send,
+    Stop,
+    Tick,
+    VerdictsArrived,
+)
+from dsd_core.decoding.frames import Frame, FrameNode, Verdict
+from dsd_core.decoding.lookahead import Blocking, FixedLength, Plain
+from dsd_core.decoding.session import Session, SessionConfig
+from dsd_core.errors import PromptTooLong, ProtocolError, UsageError
+from tests.core.simulation import CALM, Answer, ToyDrafter, ToyTarget, Weather, World
+
+PROMPT = (5, 6, 7)
+ROUGH = Weather(jitter=0.05, scattered=True, duplication=0.3, late_draft=0.3)
+
+
+def blocking(k: int, *, capacity: int = 200, chunk: int = 512) -> Session:
+    return Session(Blocking(FixedLength(k)), SessionConfig(capacity, chunk=chunk, round_seconds=10))
+
+
+def plain(capacity: int = 200) -> Session:
+    return Session(Plain(), SessionConfig(capacity, round_seconds=10))
+
+
+def converse(session: Session, acceptance: float, tokens: int, *, weather: Weather = CALM, seed: int = 1) -> Answer:
+    target = ToyTarget(seed)
+    return World(session, target, ToyDrafter(target, acceptance), weather=weather, seed=seed).ask(PROMPT, tokens)
+
+
+def promised_frames(answer: Answer, k: int, seed: int, acceptance: float) -> list[int]:
+    """Nodes of each frame after the prompt's, by replaying where the drafter is right.
+
+    A frame yields its leading right drafts and one token more. Drafts made while the prompt was out are used if right.
+    """
+    text, wanted = answer.text, answer.ask.max_new_tokens
+    drafter = ToyDrafter(ToyTarget(seed), acceptance)
+    right = [drafter.is_right((*PROMPT, *text[:place])) for place in range(wanted)]
+    sizes, done = [], 1
+    in_hand = min(k, wanted - 1) - 1 if right[0] else 0
+    while done < wanted:
+        drafts = in_hand if in_hand > 0 else min(k, wanted - done - 1)
+        run = next((place for place in range(drafts) if not right[done + place]), drafts)
+        sizes.append(1 + drafts)
+        done, in_hand = done + run + 1, 0
+    return sizes
+
+
+# -- economy -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weather", [CALM, ROUGH], ids=["calm", "rough"])
+@pytest.mark.parametrize("acceptance", [0.0, 0.3, 0.7, 0.9, 1.0])
+@pytest.mark.parametrize("k", [0, 1, 2, 3, 5, 8])
+def test_not_one_frame_more_than_promised(k: int, acceptance: float, weather: Weather) -> None:
+    for seed in range(4):
+        for tokens in (1, 2, 3, 17, 40):
+            session = blocking(k)
+            answer = converse(session, acceptance, tokens, weather=weather, seed=seed)
+            sizes = promised_frames(answer, k, seed, acceptance)
+            assert [len(frame.nodes) for frame in answer.frames] == [len(PROMPT), *sizes]
+            assert session.counts.frames == len(sizes)
+
+
+@pytest.mark.parametrize("k", [2, 3, 5, 8])
+@pytest.mark.parametrize("tokens", [2, 9, 30, 36])
+def test_a_perfect_drafter_needs_a_frame_for_every_k_plus_1_tokens(k: int, tokens: int) -> None:
+    session = blocking(k)
+    answer = converse(session, 1.0, tokens)
+    assert session.counts.frames == -(-tokens // (k + 1))
+    assert Origin.RECOVERED not in answer.origins
+    assert session.counts.wasted == 0
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_a_wrong_drafter_costs_no_more_frames_than_plain_decoding(k: int) -> None:
+    session = blocking(k)
+    answer = converse(session, 0.0, 20)
+    assert len(answer.frames) == 20, "the prompt's and 19 more"
+    assert session.counts.accepted == 0
+
+
+def test_plain_decoding_sends_each_token_once() -> None:
+    session = plain()
+    answer = converse(session, 1.0, 20)
+    assert [len(frame.nodes) for frame in answer.frames] == [3] + [1] * 19
+    assert answer.origins == [Origin.BONUS] * 20
+    assert session.counts.drafted == session.counts.wasted == 0
+
+
+@pytest.mark.parametrize("k", [1, 3, 6])
+def test_a_blocking_frame_is_the_tip_and_k_drafts(k: int) -> None:
+    answer = converse(blocking(k), 0.0, 40)
+    full = answer.frames[1 : -k - 1]
+    assert {len(frame.nodes) for frame in full} == {k + 1}
+    assert all(node.wants_verdict for frame in full for node in frame.nodes)
+    assert all(frame.keep == frame.nodes[0].id for frame in full)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 512])
+def test_a_prompt_is_sent_once_and_only_its_end_wants_a_verdict(chunk: int) -> None:
+    session = blocking(2, chunk=chunk)
+    target = ToyTarget(1)
+    prompt = tuple(range(10))
+    answer = World(session, target, ToyDrafter(target, 1.0)).ask(prompt, 1)
+    nodes = [node for frame in answer.frames for node in frame.nodes]
+    assert tuple(node.token for node in nodes) == prompt
+    assert [node.wants_verdict for node in nodes] == [False] * 9 + [True]
+    assert max(len(frame.nodes) for frame in answer.frames) == min(chunk, 10)
+    assert session.counts.frames == 0
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_prompt_is_not_counted_among_the_frames_however_short(length: int) -> None:
+    session = plain()
+    target = ToyTarget(1)
+    World(session, target, ToyDrafter(target, 0)).ask(PROMPT[:length], 5)
+    assert session.counts.frames == 4
+
+
+def test_a_chat_turn_sends_only_what_is_new() -> None:
+    session = plain()
+    target = ToyTarget(3)
+    world = World(session, target, ToyDrafter(target, 0))
+    first = world.ask(PROMPT, 6)
+    second = world.ask((*PROMPT, *first.text, 1, 2), 1)
+    assert [node.token for frame in second.frames for node in frame.nodes] == [first.text[-1], 1, 2]
+    shorter = world.ask((*PROMPT, *first.text[:2], 9), 1)
+    assert [node.token for frame in shorter.frames for node in frame.nodes] == [9]
+    again = world.ask((*PROMPT, *first.text[:2], 9), 1)
+    assert [node.token for frame in again.frames for node in frame.nodes] == [9], "its verdict is wanted again"
+
+
+def test_waste_is_what_was_sent_and_not_committed() -> None:
+    for seed in range(5):
+        session = blocking(4)
+        answer = converse(session, 0.6, 40, seed=seed)
+        drafts = sum(len(frame.nodes) - 1 for frame in answer.frames[1:])
+        committed = sum(origin is Origin.ACCEPTED for origin in answer.origins)
+        # A draft accepted by the prompt's own verdict travels as a tip.
+        assert session.counts.wasted == drafts - committed + (answer.origins[0] is Origin.ACCEPTED)
+
+
+# -- verdicts, drafts and lanes ----------------------------------------------------------------------------------------
+
+
+def verdicts(*choices: tuple[int, int], margin: float = 1.0) -> VerdictsArrived:
+    return VerdictsArrived(tuple(Verdict(node, choice, margin) for node, choice in choices))
+
+
+def drafted(request: int, parent: int, *tokens: int, rank: int = 0) -> Drafted:
+    return Drafted(request, (Branch(parent, tuple(DraftedToken(token, 0.5) for token in tokens), rank),))
+
+
+def committed(actions: list) -> list[tuple[int, Origin]]:
+    tokens: list[CommittedToken] = [token for action in actions if isinstance(action, Emit) for token in action.tokens]
+    return [(token.token, token.origin) for token in tokens]
+
+
+def a_round_of_three() -> Session:
+    """Prompt 5 6 7, token 8 committed and under way with drafts 1 2 3: the lane's nodes 4 to 7."""
+    session = blocking(3)
+    session.step(Ask(PROMPT, 20), 0.0)
+    session.step(drafted(1, 3), 0.1)
+    session.step(verdicts((3, 8)), 0.2)
+    [send] = session.step(drafted(2, 4, 1, 2, 3), 0.3)
+    assert send == Send(Frame((FrameNode(4, 3, 8), FrameNode(5, 4, 1), FrameNode(6, 5, 2), FrameNode(7, 6, 3)), keep=4))
+    return session
+
+
+def test_verdicts_commit_in_order_whatever_order_they_come_in() -> None:
+    session = a_round_of_three()
+    assert committed(session.step(verdicts((6, 3), (7, 9)), 1.0)) == []
+    assert committed(session.step(verdicts((5, 2)), 1.1)) == []
+    assert committed(session.step(verdicts((4, 1)), 1.2)) == [
+        (1, Origin.ACCEPTED),
+        (2, Origin.ACCEPTED),
+        (3, Origin.ACCEPTED),
+        (9, Origin.BONUS),
+    ]
+
+
+def test_the_first_verdict_for_a_node_stands() -> None:
+    session = a_round_of_three()
+    session.step(verdicts((5, 2)), 1.0)
+    session.step(verdicts((5, 28)), 1.0)
+    assert committed(session.step(verdicts((4, 1)), 1.1)) == [(1, Origin.ACCEPTED), (2, Origin.ACCEPTED)]
+
+
+def test_a_rejection_makes_the_verdicts_below_it_void() -> None:
+    session = a_round_of_three()
+    assert committed(session.step(verdicts((4, 9), (5, 2), (6, 3), (7, 4)), 1.0)) == [(9, Origin.RECOVERED)]
+    assert session.step(verdicts((5, 2), (7, 4)), 1.1) == []
+
+
+def test_the_second_candidate_is_a_recovered_token() -> None:
+    session = blocking(2)
+    session.step(Ask(PROMPT, 20), 0.0)
+    two = (Branch(3, (DraftedToken(1, 0.6),)), Branch(3, (DraftedToken(2, 0.3), DraftedToken(4, 0.9)), rank=1))
+    session.step(Drafted(1, two), 0.1)
+    actions = session.step(verdicts((3, 2)), 0.2)
+    assert committed(actions) == [(2, Origin.RECOVERED)]
+    assert [node.token for node in actions[-1].frame.nodes] == [2, 4], "what hangs off it is still good"
+
+
+def test_a_verdict_for_what_was_never_sent_is_a_protocol_error() -> None:
+    with pytest.raises(ProtocolError, match="node 8"):
+        a_round_of_three().step(verdicts((8, 1)), 1.0)
+
+
+def test_a_late_draft_is_compared_with_what_was_decided_meanwhile() -> None:
+    session = blocking(3)
+    session.step(Ask(PROMPT, 20), 0.0)
+    assert committed(session.step(verdicts((3, 8)), 0.1)) == [(8, Origin.BONUS)]
+    [send] = session.step(drafted(1, 3, 8, 1, 2), 0.2)
+    assert [(node.parent, node.token) for node in send.frame.nodes] == [(3, 8), (4, 1), (5, 2)]
+
+
+def test_a_late_draft_that_went_elsewhere_is_dropped_and_another_made() -> None:
+    session = blocking(3)
+    session.step(Ask(PROMPT, 20), 0.0)
+    session.step(verdicts((3, 8)), 0.1)
+    assert session.step(drafted(1, 3, 9, 1, 2), 0.2) == [Draft(2, parent=4, steps=3)]
+    assert session.counts.drafted == 0
+
+
+def test_a_draft_nobody_waits_for_is_dropped() -> None:
+    session = a_round_of_three()
+    assert session.step(drafted(1, 4, 9, 9), 0.5) == []
+    assert session.step(drafted(7, 4, 9, 9), 0.5) == []
+    assert session.counts.drafted == 3
+
+
+def test_the_answer_to_an_older_request_is_not_taken_for_that_to_the_newer() -> None:
+    session = blocking(3)
+    session.step(Ask(PROMPT, 20), 0.0)
+    session.step(Stop(FinishReason.CANCELLED), 0.1)
+    session.step(Ask((*PROMPT, 9), 20), 0.2)
+    session.step(verdicts((4, 8)), 0.3)
+    assert session.step(drafted(1, 3, 1, 2, 3), 0.4) == []
+    [send] = session.step(drafted(2, 4, 8, 1, 2), 0.5)
+    assert [node.token for node in send.frame.nodes] == [8, 1, 2]
+
+
+def test_a_lane_that_does_not_answer_is_replaced_once_and_sent_all_again() -> None:
+    session = a_round_of_three()
+    assert session.deadline == pytest.approx(10.3)
+    assert session.step(Tick(), 10.2) == []
+    assert session.step(Tick(), 10.3) == [ReplaceLane()]
+    assert session.deadline is None
+    assert session.step(Tick(), 30.0) == []
+    [send] = session.step(LaneReplaced(), 31.0)
+    assert [node.token for node in send.frame.nodes] == [5, 6, 7, 8, 1, 2, 3]
+    assert [node.wants_verdict for node in send.frame.nodes] == [False] * 3 + [True] * 4
+    assert session.deadline == pytest.approx(41.0)
+
+
+def test_the_deadline_stands_while_any_verdict_that_is_needed_is_missing() -> None:
+    """The last verdict of a frame has come and the first has not: nothing else would ever wake the session."""
+    session = a_round_of_three()
+    assert session.step(verdicts((7, 9)), 1.0) == []
+    assert session.deadline == pytest.approx(11.0)
+    assert session.step(Tick(), 11.0) == [ReplaceLane()]
+
+
+def test_nothing_is_awaited_while_the_drafter_works() -> None:
+    session = a_round_of_three()
+    session.step(verdicts((4, 9), (5, 2), (6, 3), (7, 4)), 1.0)
+    assert session.deadline is None
+
+
+def test_a_verdict_that_comes_too_late_still_counts() -> None:
+    session = a_round_of_three()
+    session.step(Tick(), 10.3)
+    assert committed(session.step(verdicts((4, 1)), 10.4)) == [(1, Origin.ACCEPTED)]
+    [send] = session.step(LaneReplaced(), 11.0)
+    assert [node.wants_verdict for node in send.frame.nodes] == [False] * 4 + [True] * 3
+
+
+def test_a_stopped_answer_leaves_a_session_that_can_be_asked_again() -> None:
+    session = a_round_of_three()
+    assert session.step(Stop(FinishReason.CANCELLED), 1.0) == [Finish(FinishReason.CANCELLED)]
+    assert not session.answering
+    assert session.deadline is None
+    assert session.counts.wasted == 3
+    assert session.step(Stop(FinishReason.CANCELLED), 1.0) == []
+    assert session.step(verdicts((4, 1)), 1.1) == []
+    actions = session.step(Ask((*PROMPT, 8, 9), 5), 2.0)
+    assert actions[0] == Send(Frame((FrameNode(8, 4, 9),), keep=8))
+
+
+def test_near_ties_are_counted() -> None:
+    session = plain()
+    session.step(Ask(PROMPT, 5), 0.0)
+    session.step(verdicts((3, 8), margin=1e-5), 0.1)
+    session.step(verdicts((4, 8), margin=1e-3), 0.2)
+    assert session.counts.near_ties == 1
+
+
+# -- what it refuses ---------------------------------------------------------------------------------------------------
+
+
+def test_no_second_question_before_the_first_is_answered() -> None:
+    session = a_round_of_three()
+    with pytest.raises(UsageError, match="still answering"):
+        session.step(Ask((1,), 1), 1.0)
+
+
+def test_no_empty_prompt() -> None:
+    with pytest.raises(UsageError, match="empty"):
+        plain().step(Ask((), 1), 0.0)
+
+
+def test_the_reservation_is_exact() -> None:
+    session = Session(Plain(), SessionConfig(capacity=10, draft_slack=2))
+    with pytest.raises(PromptTooLong, match="3 tokens and the answer may have 6, but the session reserved 8"):
+        session.step(Ask(PROMPT, 6), 0.0)
+    assert not session.answering
+    assert session.step(Ask(PROMPT, 5), 0.0)
+
+
+def test_an_answer_to_the_last_reserved_position_fits_every_stage() -> None:
+    for seed in range(20):
+        chance = random.Random(seed)
+        converse(blocking(chance.randint(1, 20), capacity=30), chance.random(), 27, seed=seed)
+
+
+def test_nothing_asked_for_is_answered_at_once() -> None:
+    assert plain().step(Ask(PROMPT, 0), 0.0) == [Finish(FinishReason.LENGTH)]

@@ -38,8 +38,8 @@ class Scores:
     @property
     def entropy(self) -> float:
         """Of the distribution that is sampled from, in nats."""
-        share = np.exp(self.log_probs)
-        return float(-(share * self.log_probs).sum())
+        possible = self.log_probs[self.log_probs > -np.inf]
+        return float(-(np.exp(possible) * possible).sum())
 
 
 def scores(

@@ -68,7 +68,8 @@ class Drafted:
 
 @dataclass(frozen=True, slots=True)
 class VerdictsArrived:
-    """The target's choices, in any order; twice does no harm."""
+    """The target's choices, in any order; twice does no harm. Nodes are numbered by the present lane: what a replaced lane
+    still sends must be dropped by whoever replaced it."""
 
     verdicts: tuple[Verdict, ...]
 

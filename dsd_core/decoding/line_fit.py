@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class LineFit:
-    """Least squares of y on x that forgets: each new point counts as much as the last `memory` together.
+    """Least squares of y on x that forgets: what is `memory` points old counts about a third of what is new.
 
     With a single x so far the line is flat. Used for latencies that grow with the nodes of a frame.
     """

@@ -101,6 +101,7 @@ class _Request:
 
     id: DraftId
     parent: NodeId
+    steps: int
     asked_at: float
     is_prompt: bool
     """The drafter has a prompt to read first, so its time says nothing of drafting."""
@@ -137,6 +138,8 @@ class Session:
         self._overdue = False
         self._heard_at = 0.0
         """When the lane last gave a sign of life, or was given the tip to verify."""
+        self._frames_awaited = 1
+        """A prompt of many frames may take as many rounds."""
 
     @property
     def answering(self) -> bool:
@@ -146,7 +149,7 @@ class Session:
     def deadline(self) -> float | None:
         if self._answer is None or self._overdue or not self._lane.has_seen(self.tree.tip.id):
             return None
-        return self._heard_at + self.config.round_seconds
+        return self._heard_at + self.config.round_seconds * self._frames_awaited
 
     def step(self, event: Event, now: float) -> list[Action]:
         """Take note of an event and return what to do. Raises PromptTooLong, UsageError or ProtocolError."""
@@ -173,6 +176,8 @@ class Session:
             raise UsageError("the session is still answering; wait for its end or stop it first")
         if not ask.tokens:
             raise UsageError("the prompt is empty; write at least one token")
+        if ask.max_new_tokens < 0:
+            raise UsageError(f"max_new_tokens is {ask.max_new_tokens}; it must be at least 0")
         self._check_room(len(ask.tokens), ask.max_new_tokens)
         # The last token is always a new node, so that its verdict is asked for.
         shared = min(_common_prefix(self.tree.tokens, ask.tokens), len(ask.tokens) - 1)
@@ -196,19 +201,20 @@ class Session:
         if request is None or drafted.request != request.id:
             return  # Asked for before the lane's answer made it pointless; the drafter could not know.
         self._drafting = None
-        tokens = sum(self._add_branch(branch) for branch in drafted.branches)
+        tokens = sum(self._add_branch(branch, request.steps) for branch in drafted.branches)
         if request.parent in self.tree:
             self.tree[request.parent].expanded = True
         self.counts.drafted += tokens
         if not request.is_prompt:
             self._policy.on_drafted(tokens, now - request.asked_at)
 
-    def _add_branch(self, branch: Branch) -> int:
-        """Hang a branch where it belongs. What was decided while the drafter was at work is compared, not added."""
+    def _add_branch(self, branch: Branch, steps: int) -> int:
+        """Hang a branch where it belongs, `steps` deep at most: no more was reserved. What was decided while the drafter
+        was at work is compared, not added."""
         if branch.parent not in self.tree:
             return 0
         parent, added = self.tree[branch.parent], 0
-        for offset, drafted in enumerate(branch.tokens):
+        for offset, drafted in enumerate(branch.tokens[:steps]):
             node = self.tree.child(parent.id, drafted.token)
             if node is None:
                 if parent.position < self.tree.tip.position:
@@ -337,7 +343,7 @@ class Session:
         return actions
 
     def _draft(self, move: Propose, now: float, *, is_prompt: bool) -> Draft:
-        request = _Request(self._next_draft, move.parent, now, is_prompt)
+        request = _Request(self._next_draft, move.parent, move.steps, now, is_prompt)
         self._next_draft = DraftId(request.id + 1)
         self._drafting = request
         return Draft(request.id, move.parent, move.steps)
@@ -354,7 +360,7 @@ class Session:
         chunks = [nodes[start : start + chunk] for start in range(0, len(nodes), chunk)]
         frames = [self._lane.frame(part, keep=self._keep(part, tip)) for part in chunks]
         if path:
-            self._heard_at = now
+            self._heard_at, self._frames_awaited = now, len(frames)
         catches_up = is_prompt or len(path) > 1
         self._flights[nodes[-1][0].id] = _Flight(len(chunks[-1]), now, catches_up)
         self.counts.frames += not catches_up

@@ -58,6 +58,7 @@ class ServedSession:
         self._inbox: asyncio.Queue[_Arrived] = asyncio.Queue(INBOX_FRAMES)
         self._verdicts: asyncio.Queue[stage_pb2.StreamVerdictsResponse | DsdError] = asyncio.Queue(VERDICT_BATCHES)
         self._attached = False
+        self._heard = False
         self._closed: asyncio.Future[DsdError] = asyncio.get_running_loop().create_future()
 
     def attach(self) -> None:
@@ -77,6 +78,9 @@ class ServedSession:
         """For the client. Ends by raising what ended the session."""
         if self._rule is None:
             raise Refused("this stage is not the last of the session's lane, so it gives no verdicts")
+        if self._heard:
+            raise Refused("the session's verdicts are being read already; open a session of your own")
+        self._heard = True
         while True:
             batch = await self._verdicts.get()
             if isinstance(batch, DsdError):

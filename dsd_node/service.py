@@ -11,6 +11,7 @@ import grpc.aio
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError, OutOfCapacity, PromptTooLong, ProtocolError, Refused, TimedOut
 from dsd_core.model import tensors
+from dsd_core.model.kv import KvStore
 from dsd_core.model.source import ModelSource
 from dsd_core.network.address import Address
 from dsd_core.network.status import abort
@@ -39,6 +40,8 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         self._engine = engine
         self._channels = Channels()
         self._sessions: dict[bytes, ServedSession] = {}
+        self._opening: set[bytes] = set()
+        """Ids of sessions whose memory is being reserved."""
 
     async def Describe(self, request: stage_pb2.DescribeRequest, context: Context) -> stage_pb2.DescribeResponse:
         async with _answering(context):
@@ -66,7 +69,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
             session_id = session_id_from_wire(request.session_id)
             rule, downstream = self._terms(request)
             self._check_room(session_id, request.capacity)
-            kv = await self._engine.reserve(request.capacity)
+            kv = await self._reserve(session_id, request.capacity)
             self._sessions[session_id] = ServedSession(
                 self._engine,
                 kv,
@@ -134,12 +137,19 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         address.require_loopback()
         return None, address
 
+    async def _reserve(self, session_id: bytes, capacity: int) -> KvStore:
+        self._opening.add(session_id)
+        try:
+            return await self._engine.reserve(capacity)
+        finally:
+            self._opening.discard(session_id)
+
     def _check_room(self, session_id: bytes, capacity: int) -> None:
-        if session_id in self._sessions:
+        if session_id in self._sessions or session_id in self._opening:
             raise Refused("there is a session of this id; draw another")
         if not 0 < capacity <= self._source.max_positions:
             raise PromptTooLong(f"the model serves 1 to {self._source.max_positions} positions, not {capacity}; ask for fewer")
-        if len(self._sessions) >= MAX_SESSIONS:
+        if len(self._sessions) + len(self._opening) >= MAX_SESSIONS:
             raise OutOfCapacity(f"the node serves {MAX_SESSIONS} sessions already; try again later, or another node")
 
     def _session(self, session_id: bytes) -> ServedSession:

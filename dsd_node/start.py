@@ -63,7 +63,7 @@ def parse_layers(layers: str | None, num_layers: int) -> range:
     if layers is None:
         return range(num_layers)
     first, separator, end = layers.partition(":")
-    if not separator or not (first.isdigit() and end.isdigit()):
+    if not separator or not (layers.isascii() and first.isdigit() and end.isdigit()):
         raise InvalidSpan(f"{layers!r} names no layers; write A:B for the layers from A up to, not including, B")
     return range(int(first), int(end))
 

@@ -5,6 +5,7 @@ Layout: [layers, 2 (keys, values), heads, slots, head_dim]. Attention reads the 
 """
 
 from dataclasses import dataclass
+from mmap import mmap
 
 import numpy as np
 import torch
@@ -60,13 +61,22 @@ def _allocate(layout: KvLayout, slots: int, device: torch.device) -> torch.Tenso
     refusal = f"{slots} slots need {needed} bytes, more than is left; close sessions or ask for fewer slots"
     if available is not None and needed > available:
         raise OutOfCapacity(refusal)
+    shape = (layout.layers, 2, layout.heads, slots, layout.head_dim)
     try:
-        block = torch.empty(layout.layers, 2, layout.heads, slots, layout.head_dim, dtype=layout.dtype, device=device)
-    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if device.type == "cpu":
+            block = _mapped(needed, layout.dtype).view(shape)
+        else:
+            block = torch.empty(shape, dtype=layout.dtype, device=device)
+    except (RuntimeError, MemoryError, OSError) as error:  # torch.OutOfMemoryError is a RuntimeError
         raise OutOfCapacity(refusal) from error
     # Zeroing is what makes the promise real (an operating system hands out pages when they are touched), and it
     # leaves no old bytes that could read as NaN in a slot that was never written.
     return block.zero_()
+
+
+def _mapped(nbytes: int, dtype: torch.dtype) -> torch.Tensor:
+    """Memory of its own from the operating system, which gets it back whole: the C library would keep some for later."""
+    return torch.frombuffer(mmap(-1, nbytes), dtype=dtype)
 
 
 def _split_layers(block: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:

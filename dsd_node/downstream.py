@@ -12,6 +12,7 @@ from dsd_core.network.stubs import stage_stub
 from dsd_core.wire.v1 import stage_pb2
 
 WRITE_SECONDS = 30.0
+"""How long the next stage may leave a frame unread."""
 
 
 class Downstream:
@@ -22,20 +23,27 @@ class Downstream:
         self._session_id = session_id
         self._call = stage_stub(channel).StreamFrames()
         self._opened = False
+        self._sending_since: float | None = None
 
     async def send(self, frame: stage_pb2.Frame) -> None:
-        """Raises the error that ended the stream, or TimedOut when the next stage has stopped reading."""
+        """Raises the error that ended the stream. Its deadline is kept by whoever looks at `stuck` now and then: a timer for
+        each frame would cost a tenth of all that is done for it here."""
         request = stage_pb2.StreamFramesRequest(frame=frame)
         if not self._opened:
             request.session_id = self._session_id
             self._opened = True
+        self._sending_since = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(WRITE_SECONDS):
-                await self._call.write(request)
-        except TimeoutError:
-            raise TimedOut(f"the stage at {self._address} has stopped reading; it may be frozen") from None
+            await self._call.write(request)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await self.watch()
+        self._sending_since = None
+
+    def stuck(self, now: float) -> TimedOut | None:
+        """What to end the session with when the next stage has stopped reading."""
+        if self._sending_since is None or now - self._sending_since < WRITE_SECONDS:
+            return None
+        return TimedOut(f"the stage at {self._address} has stopped reading; it may be frozen")
 
     async def watch(self) -> None:
         try:

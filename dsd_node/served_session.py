@@ -13,7 +13,7 @@ from typing import Any
 from dsd_core.decoding.frames import Frame
 from dsd_core.decoding.stage_tree import StageTree
 from dsd_core.decoding.target import ChoiceRule
-from dsd_core.errors import DsdError, PeerLost, ProtocolError, Refused
+from dsd_core.errors import DsdError, PeerLost, ProtocolError, Refused, TimedOut
 from dsd_core.model import tensors
 from dsd_core.model.kv import KvStore
 from dsd_core.wire.codec import ComputeTime, frame_from_wire, frame_to_wire, time_from_wire, verdicts_to_wire
@@ -99,8 +99,14 @@ class ServedSession:
         self._verdicts.put_nowait(reason)
         await self._engine.release(self._kv)
 
+    def overdue(self, now: float) -> DsdError | None:
+        """What to close the session with, if it gets no frames or cannot pass them on."""
+        if now - self.last_frame_at > self.idle_seconds:
+            return TimedOut(f"the session was closed after {self.idle_seconds:.0f} idle seconds; open a new one")
+        return self._downstream.stuck(now) if self._downstream is not None else None
+
     async def _until_closed(self) -> None:
-        raise await self._closed
+        raise await asyncio.shield(self._closed)  # else to cancel this job would be to cancel the future
 
     # -- in ------------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import grpc.aio
 
 from dsd_core.decoding.target import ChoiceRule
-from dsd_core.errors import DsdError, OutOfCapacity, PromptTooLong, ProtocolError, Refused, TimedOut
+from dsd_core.errors import DsdError, OutOfCapacity, PromptTooLong, ProtocolError, Refused
 from dsd_core.model import tensors
 from dsd_core.model.kv import KvStore
 from dsd_core.model.source import ModelSource
@@ -111,13 +111,12 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
                 yield batch
 
     async def close_idle(self, *, every: float = 1.0) -> None:
-        """Runs as long as the node does: closes sessions that get no frames."""
+        """Runs as long as the node does: closes sessions that get no frames, or cannot pass them on."""
         while True:
             await asyncio.sleep(every)
             now = asyncio.get_running_loop().time()
             for session_id, session in list(self._sessions.items()):
-                if now - session.last_frame_at > session.idle_seconds:
-                    reason = TimedOut(f"the session was closed after {session.idle_seconds:.0f} idle seconds; open a new one")
+                if reason := session.overdue(now):
                     await self._close(session_id, reason)
 
     async def close(self) -> None:

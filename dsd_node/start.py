@@ -1,6 +1,7 @@
 """`dsd-node start`: load a span, listen, say so, serve until told to stop."""
 
 import asyncio
+import gc
 import json
 import logging
 import sys
@@ -49,6 +50,7 @@ async def serve(config: NodeConfig) -> None:
     stage_pb2_grpc.add_StageServiceServicer_to_server(service, server)
     port = _bind(server, config.listen)
     await server.start()
+    gc.freeze()  # what is loaded by now stays; looking through it again and again would only cost pauses
     _say_ready(config, source, engine.span, Address(config.listen.host, port))
     try:
         await service.close_idle()

@@ -1,6 +1,7 @@
 """Answers of one conversation, as text."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ from dsd_client.answer_text import AnswerText
 from dsd_client.conversation import Conversation
 from dsd_client.results import Chunk, Result, Stats, Token
 from dsd_client.target_model import TargetModel
-from dsd_core.decoding.events import CommittedToken, FinishReason
+from dsd_core.decoding.events import CommittedToken, FinishReason, Origin
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError, UsageError
 
@@ -50,15 +51,17 @@ class AnswerStream:
                 if text.stopped:
                     break
             reason = FinishReason.STOP if text.stopped else (self._conversation.finish_reason or reason)
-            if rest := text.flush():
-                yield self._chunk_of_rest(rest)
+            if rest := self._flush(text):
+                yield rest
         except DsdError as error:
+            if rest := self._flush(text):
+                yield rest
             error.text, error.token_ids = self._text, tuple(token.id for token in self._tokens)
             raise
         finally:
             await answer.aclose()
-            stats = clock.stats(self._rule)
-            self._result = Result(tuple(self._tokens), self._text, reason, stats)
+            self._flush(text)
+            self._result = Result(tuple(self._tokens), self._text, reason, clock.stats(self._rule, self._tokens))
 
     @property
     def _text(self) -> str:
@@ -74,12 +77,13 @@ class AnswerStream:
         self._tokens += tokens
         return Chunk(tuple(tokens), self._conversation.link.route)
 
-    def _chunk_of_rest(self, rest: str) -> Chunk:
-        """Text that was held back belongs to the last token."""
-        last = self._tokens.pop()
-        whole = Token(last.id, last.text + rest, last.origin, last.log_prob, last.top)
-        self._tokens.append(whole)
-        return Chunk((Token(last.id, rest, last.origin),), self._conversation.link.route)
+    def _flush(self, text: AnswerText) -> Chunk | None:
+        """Text that was held back belongs to the last token, which is not told again."""
+        rest = text.flush()
+        if not rest or not self._tokens:
+            return None
+        self._tokens[-1] = replace(self._tokens[-1], text=self._tokens[-1].text + rest)
+        return Chunk((), self._conversation.link.route, rest)
 
     def _token(self, committed: CommittedToken, text: str) -> Token:
         top = committed.verdict.top
@@ -103,24 +107,26 @@ class _Clock:
         self._last = self._now()
         self._first = self._first or self._last
 
-    def stats(self, rule: ChoiceRule) -> Stats:
+    def stats(self, rule: ChoiceRule, tokens: Sequence[Token]) -> Stats:
+        """Of an answer of these tokens. The session may have committed more, behind a stop text."""
+        origins = Counter(token.origin for token in tokens)
         counts = self._conversation.session.counts.since(self._counts_before)
         link = self._conversation.link
         seconds = self._last - self._started
         return Stats(
             prompt_tokens=counts.prompt_tokens,
-            new_tokens=counts.new_tokens,
+            new_tokens=len(tokens),
             drafted=counts.drafted,
-            accepted=counts.accepted,
-            recovered=counts.recovered,
-            bonus=counts.bonus,
-            rejections=counts.recovered,
+            accepted=origins[Origin.ACCEPTED],
+            recovered=origins[Origin.RECOVERED],
+            bonus=origins[Origin.BONUS],
+            rejections=origins[Origin.RECOVERED],
             frames=counts.frames,
             wasted=counts.wasted,
             near_ties=counts.near_ties,
             seconds=seconds,
             seconds_to_first_token=(self._first or self._last) - self._started,
-            tokens_per_second=counts.new_tokens / seconds if seconds > 0 else 0.0,
+            tokens_per_second=len(tokens) / seconds if seconds > 0 else 0.0,
             bytes_sent=link.bytes_sent - self._sent_before,
             bytes_received=link.bytes_received - self._received_before,
             reroutes=0,

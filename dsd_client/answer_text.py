@@ -11,6 +11,9 @@ class Tokenizer(Protocol):
 
 
 CONTEXT_TOKENS = 6
+LONGEST_CONTEXT = 48
+LONGEST_CHARACTER = 4
+"""Tokens, where each is a byte."""
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -25,8 +28,8 @@ class AnswerText:
         self.stopped = False
         self._tokenizer = tokenizer
         self._stop = [text for text in stop if text]
-        self._window = list(prompt[-CONTEXT_TOKENS:])
-        self._shown = self._decode()
+        self._window = self._context(list(prompt))
+        self._shown = self._whole_characters(self._window)
         self._held = ""
 
     def push(self, token: int) -> str:
@@ -35,21 +38,40 @@ class AnswerText:
         return self._release(self._new_text())
 
     def flush(self) -> str:
-        """At the end of the answer: what was held back."""
-        rest, self._held = self._held + self._decode()[len(self._shown) :], ""
+        """At the end of the answer: what was held back. Nothing the second time."""
+        text = self._decode(self._window)
+        rest, self._held, self._shown = self._held + text[len(self._shown) :], "", text
         return "" if self.stopped else rest
 
     def _new_text(self) -> str:
-        text = self._decode()
+        text = self._decode(self._window)
         if text.endswith(_INCOMPLETE):
             return ""
-        added = text[len(self._shown) :]
-        self._window = self._window[-CONTEXT_TOKENS:]
-        self._shown = self._decode()
+        added, self._shown = text[len(self._shown) :], text
+        self._shorten_window()
         return added
 
-    def _decode(self) -> str:
-        return self._tokenizer.decode(self._window, skip_special_tokens=True)
+    def _shorten_window(self) -> None:
+        """Let go of old context, unless the rest reads otherwise without it: it may begin within a character."""
+        window = self._window[-CONTEXT_TOKENS:]
+        text = self._decode(window)
+        if text and self._shown.endswith(text):
+            self._window, self._shown = window, text
+
+    def _context(self, prompt: list[int]) -> list[int]:
+        """The end of the prompt, from the beginning of a character on."""
+        for count in range(CONTEXT_TOKENS, LONGEST_CONTEXT):
+            if not self._decode(prompt[-count:]).startswith(_INCOMPLETE):
+                return prompt[-count:]
+        return prompt[-CONTEXT_TOKENS:]
+
+    def _whole_characters(self, tokens: list[int]) -> str:
+        """The text of tokens without a character that they leave half: the answer completes it."""
+        beginnings = (tokens[: max(0, len(tokens) - cut)] for cut in range(LONGEST_CHARACTER))
+        return max((self._decode(beginning).rstrip(_INCOMPLETE) for beginning in beginnings), key=len)
+
+    def _decode(self, tokens: list[int]) -> str:
+        return self._tokenizer.decode(tokens, skip_special_tokens=True)
 
     def _release(self, added: str) -> str:
         self._held += added

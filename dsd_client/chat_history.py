@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from dsd_client.answer_text import AnswerText
 from dsd_client.target_model import TargetModel
 
 USER, ASSISTANT = "User", "Assistant"
@@ -37,9 +38,10 @@ class ChatHistory:
     def answered(self, text: str, token_ids: list[int]) -> None:
         """Take note of an answer. Its end token is left to the template, which writes one itself."""
         self.messages.append({"role": "assistant", "content": text})
-        said = token_ids[:-1] if token_ids and token_ids[-1] in self.target.end_tokens else token_ids
-        self._tokens += said
-        self._text += text
+        ended = bool(token_ids) and token_ids[-1] in self.target.end_tokens
+        tokens, shown = self._shown(text, token_ids[:-1] if ended else token_ids)
+        self._tokens += tokens
+        self._text += shown
 
     def forget(self) -> None:
         self.messages.clear()
@@ -51,6 +53,17 @@ class ChatHistory:
         self.messages.pop()
         self._tokens.clear()
         self._text = ""
+
+    def _shown(self, text: str, token_ids: list[int]) -> tuple[list[int], str]:
+        """The tokens of an answer whose text is in it, and that text: those of a stop text were said but are not shown."""
+        reader, shown, whole = AnswerText(self.target.tokenizer, self._tokens), "", 0
+        for count, token in enumerate(token_ids, start=1):
+            certain = reader.push(token)
+            if not text.startswith(shown + certain):
+                return token_ids[:whole], shown
+            if certain:
+                shown, whole = shown + certain, count
+        return token_ids, text
 
     @property
     def _has_template(self) -> bool:
@@ -66,8 +79,11 @@ class ChatHistory:
         return text
 
     def _render_plainly(self) -> str:
-        names = {"user": USER, "assistant": ASSISTANT}
-        turns = [f"{names[message['role']]}: {message['content'].strip()}" for message in self.messages]
+        """What the model said stands there as it said it, leading space and all: the next prompt goes on from its tokens."""
+        turns = [
+            f"{USER}: {message['content'].strip()}" if message["role"] == "user" else f"{ASSISTANT}:{message['content']}"
+            for message in self.messages
+        ]
         return "\n".join([*([self.system] if self.system else []), *turns, f"{ASSISTANT}:"])
 
     def _encode(self, text: str) -> list[int]:

@@ -140,14 +140,20 @@ class Client:
     @asynccontextmanager
     async def conversation(self, *, positions: int, **options: Unpack[ConversationOptions]) -> AsyncIterator[AnswerStream]:
         """A session of `positions` tokens in all, prompts and answers, that may be asked repeatedly."""
-        speculation = "off" if self._drafter is None else options.get("speculation", "blocking")
-        policy, slack = _policy(speculation, options.get("lookahead"))
+        _check(positions, options)
+        policy, slack = _policy(options.get("speculation", "blocking"), options.get("lookahead"))
+        if self._drafter is None:
+            policy, slack = Plain(), 0
         rule = _rule(options.get("sampling") or self.target.sampling, options.get("logprobs", 0))
         assert self._swarm is not None
         stages = await self._swarm.chain(self.target.manifest_hash)
         capacity = min(positions + slack, stages[0].description.max_positions)
         link = await LaneLink.open(stages, rule, capacity)
-        drafter = await self._thread.open(self._drafter, rule, capacity) if self._drafter and slack else None
+        try:
+            drafter = await self._thread.open(self._drafter, rule, capacity) if self._drafter and slack else None
+        except BaseException:
+            await link.close()
+            raise
         config = SessionConfig(
             capacity=capacity,
             draft_slack=min(slack, capacity - 1),
@@ -162,6 +168,15 @@ class Client:
         if self._drafter_name == "none":
             return None
         return load_drafter(self._drafter_name, target.tokenizer, target.vocab_size)
+
+
+def _check(positions: int, options: ConversationOptions) -> None:
+    unknown = options.keys() - ConversationOptions.__annotations__.keys()
+    if unknown:
+        known = ", ".join(ConversationOptions.__annotations__)
+        raise UsageError(f"there is no option {min(unknown)!r}; there are {known}, and sampling takes SamplingParams")
+    if positions < 1:
+        raise UsageError(f"a session of {positions} positions holds nothing; ask for at least 1 token")
 
 
 def _policy(speculation: str, lookahead: int | None) -> tuple[Lookahead, int]:

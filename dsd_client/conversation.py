@@ -49,16 +49,18 @@ class Conversation:
         self.finish_reason: FinishReason | None = None
         self._drafter = drafter
         self._thread = thread
-        self._events: asyncio.Queue[Event | DsdError] = asyncio.Queue(EVENTS)
+        self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(EVENTS)
         self._listener: asyncio.Task[None] | None = None
-        self._drafting: asyncio.Task[None] | None = None
+        self._performing: asyncio.Task[DsdError | None] | None = None
+        self._drafting: set[asyncio.Task[None]] = set()
+        """More than one where an answer was left while the drafter was at work for it."""
 
     async def __aenter__(self) -> "Conversation":
         self._listener = asyncio.create_task(self._listen())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in (self._listener, self._drafting):
+        for task in (self._listener, self._performing, *self._drafting):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
@@ -73,33 +75,55 @@ class Conversation:
 
         Leaving the iteration early ends the answer, and the conversation can go on. Raises DsdError.
         """
+        if self._performing is not None:
+            await self._performing
         self.finish_reason = None
         actions = self._step(Ask(tuple(TokenId(token) for token in prompt), max_new_tokens, end_tokens))
         try:
             while self.finish_reason is None:
+                # Frames first: they wait for no reader, and a reader who leaves must not keep back what counts as sent.
+                failure = await self._perform_all(actions)
                 for action in actions:
                     if isinstance(action, Emit):
                         yield action.tokens
-                    else:
-                        await self._perform(action)
+                if failure is not None:
+                    raise failure
                 if self.finish_reason is None:
                     actions = self._step(await self._next_event())
         finally:
             self._step(Stop(FinishReason.CANCELLED))
+
+    async def _perform_all(self, actions: Sequence[Action]) -> DsdError | None:
+        """All but what is for the reader, who gets it even if something else fails.
+
+        Whoever cancels the reader does not cancel this: the session counts as sent what it said is to be sent.
+        """
+        self._performing = asyncio.create_task(self._perform_each(actions))
+        return await asyncio.shield(self._performing)
+
+    async def _perform_each(self, actions: Sequence[Action]) -> DsdError | None:
+        try:
+            for action in actions:
+                await self._perform(action)
+        except DsdError as error:
+            return error
+        return None
 
     async def _perform(self, action: Action) -> None:
         match action:
             case Send():
                 await self.link.send(action.frame)
             case Draft():
-                self._drafting = asyncio.create_task(self._draft(action))
+                drafting = asyncio.create_task(self._draft(action))
+                self._drafting.add(drafting)
+                drafting.add_done_callback(self._drafting.discard)
             case Finish():
                 self.finish_reason = action.reason
             case ReplaceLane():
                 route = " -> ".join(self.link.route)
                 raise TimedOut(f"no verdict for {self.session.config.round_seconds:.0f} s from {route}; a stage may be frozen")
             case Emit():
-                raise AssertionError("tokens are yielded, not performed")
+                pass
 
     def _step(self, event: Event) -> list[Action]:
         actions = self.session.step(event, asyncio.get_running_loop().time())
@@ -112,7 +136,7 @@ class Conversation:
                 event = await self._events.get()
         except TimeoutError:
             return Tick()
-        if isinstance(event, DsdError):
+        if isinstance(event, Exception):
             raise event
         return event
 
@@ -120,7 +144,7 @@ class Conversation:
         try:
             async for verdicts in self.link.verdicts():
                 await self._events.put(verdicts)
-        except DsdError as error:
+        except Exception as error:  # a bug too must reach whoever waits for the answer
             await self._events.put(error)
 
     async def _draft(self, draft: Draft) -> None:
@@ -128,7 +152,7 @@ class Conversation:
         context = self.session.tree.tokens_to(draft.parent)
         try:
             tokens = await self._thread.propose(self._drafter, context, draft.steps)
-        except DsdError as error:
+        except Exception as error:  # likewise
             await self._events.put(error)
             return
         branches = (Branch(draft.parent, tokens),) if tokens else ()

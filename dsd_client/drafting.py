@@ -49,13 +49,14 @@ class NgramSource:
 class ModelSourceOfDrafts:
     """Drafts with a small model, loaded once."""
 
-    def __init__(self, span: "Span") -> None:
+    def __init__(self, span: "Span", max_positions: int) -> None:
         self._span = span
+        self._max_positions = max_positions
 
     def open(self, rule: ChoiceRule, capacity: int) -> Drafter:
         from dsd_core.model.drafter import ModelDrafter
 
-        return ModelDrafter(self._span, rule, capacity)
+        return ModelDrafter(self._span, rule, min(capacity, self._max_positions))
 
 
 def load_drafter(name: str, target_tokenizer: Any, target_vocab_size: int) -> DrafterSource:
@@ -74,7 +75,7 @@ def load_drafter(name: str, target_tokenizer: Any, target_vocab_size: int) -> Dr
             f"the drafter {name} numbers its tokens otherwise than the target; "
             "choose a drafter of the same family, or --drafter ngram"
         )
-    return ModelSourceOfDrafts(Span.load(source, range(source.num_layers)))
+    return ModelSourceOfDrafts(Span.load(source, range(source.num_layers)), source.max_positions)
 
 
 class DraftThread:

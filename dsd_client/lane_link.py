@@ -11,7 +11,7 @@ from dsd_core.decoding.events import VerdictsArrived
 from dsd_core.decoding.frames import Frame
 from dsd_core.decoding.routing import chain
 from dsd_core.decoding.target import ChoiceRule
-from dsd_core.errors import DsdError, NoPeers, NotCovered, PeerLost, Refused, TimedOut
+from dsd_core.errors import DsdError, NoPeers, NotCovered, PeerLost, ProtocolError, Refused, TimedOut
 from dsd_core.network.address import Address
 from dsd_core.network.channels import open_channel
 from dsd_core.network.status import error_of, unreachable
@@ -75,6 +75,7 @@ class Swarm:
             description = await stage_stub(channel).Describe(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as failure:
             raise unreachable(error_of(failure, f"the peer at {address}")) from None
+        _require_sense(description, address)
         return Stage(address, channel, description)
 
 
@@ -103,22 +104,23 @@ class LaneLink:
         session_id = secrets.token_bytes(SESSION_ID_BYTES)
         downstreams = [*(str(stage.address) for stage in stages[1:]), ""]
         pairs = zip(stages, downstreams, strict=True)
-        opened = await asyncio.gather(
-            *(_open(stage, session_id, capacity, downstream, rule) for stage, downstream in pairs), return_exceptions=True
-        )
-        failures = [result for result in opened if isinstance(result, BaseException)]
-        if failures:
-            await _close(stages, session_id)
-            raise failures[0]
+        opening = [asyncio.create_task(_open(stage, session_id, capacity, downstream, rule)) for stage, downstream in pairs]
+        try:
+            await asyncio.wait(opening)
+            for opened in opening:
+                opened.result()
+        except BaseException:
+            await _abandon(opening, stages, session_id)
+            raise
         return cls(stages, session_id)
 
     async def send(self, frame: Frame) -> None:
         """Raises what ended the lane."""
         request = stage_pb2.StreamFramesRequest(frame=frame_to_wire(frame, ComputeTime()))
-        self.bytes_sent += request.ByteSize()
         if not self._greeted:
             request.session_id = self._session_id
             self._greeted = True
+        self.bytes_sent += request.ByteSize()
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 await self._frames.write(request)
@@ -146,6 +148,8 @@ class LaneLink:
 
     async def _reason(self, otherwise: DsdError | None = None) -> DsdError:
         """Why the lane ended. The stream of frames names the hop that failed, so it is heard first."""
+        if self._frames.cancelled():
+            return otherwise or PeerLost(f"the lane by {self.route[0]} was given up in the middle of a frame")
         try:
             async with asyncio.timeout(DETAIL_SECONDS):
                 await self._frames
@@ -182,6 +186,14 @@ async def _close(stages: Sequence[Stage], session_id: bytes) -> None:
     await asyncio.gather(*map(close, stages))
 
 
+async def _abandon(opening: Sequence[asyncio.Task[None]], stages: Sequence[Stage], session_id: bytes) -> None:
+    """Close what was opened before one stage refused, or before nobody wanted the session any more."""
+    for task in opening:
+        task.cancel()
+    await asyncio.gather(*opening, return_exceptions=True)
+    await _close(stages, session_id)
+
+
 def _route(stages: Sequence[Stage], failures: Sequence[BaseException]) -> tuple[Stage, ...]:
     """Peers that do not answer are done without, unless they may be what is missing: then the first's error is raised."""
     if not stages:
@@ -192,6 +204,14 @@ def _route(stages: Sequence[Stage], failures: Sequence[BaseException]) -> tuple[
         if failures:
             raise failures[0] from None
         raise
+
+
+def _require_sense(said: stage_pb2.DescribeResponse, address: Address) -> None:
+    """Raises ProtocolError for a description that no honest stage gives."""
+    dtype_from_wire(said.dtype)
+    sizes = (said.hidden_size, said.vocab_size, said.max_positions)
+    if not (said.first_layer < said.end_layer <= said.num_layers and all(sizes)):
+        raise ProtocolError(f"the peer at {address} describes a stage that cannot be; join another")
 
 
 def _require_model(stage: Stage, manifest_hash: str) -> None:

@@ -50,12 +50,14 @@ class LocalSwarm:
 
     async def __aenter__(self) -> "LocalSwarm":
         starts = [asyncio.create_task(self._start(span)) for span in self._spans]
-        results = await asyncio.gather(*starts, return_exceptions=True)
-        self.nodes = [result for result in results if isinstance(result, LocalNode)]
-        failures = [result for result in results if isinstance(result, BaseException)]
-        if failures:
-            await self.__aexit__()
-            raise failures[0]
+        try:
+            ended, _ = await asyncio.wait(starts, return_when=asyncio.FIRST_EXCEPTION)
+            for start in ended:
+                start.result()
+        except BaseException:
+            await _abandon(starts)
+            raise
+        self.nodes = [start.result() for start in starts]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -64,6 +66,13 @@ class LocalSwarm:
     async def _start(self, span: str) -> LocalNode:
         # Closed with the node, not at the end of this function.
         log = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            return await self._run(span, log)
+        except BaseException:
+            log.close()
+            raise
+
+    async def _run(self, span: str, log: IO[bytes]) -> LocalNode:
         arguments = ["--model", self._model, "--layers", span, "--dtype", self._dtype, "--listen", "127.0.0.1:0", "--json"]
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "dsd_node", "start", *arguments,
@@ -78,6 +87,14 @@ class LocalSwarm:
         except BaseException:
             await _end(process)
             raise
+
+
+async def _abandon(starts: Sequence[asyncio.Task[LocalNode]]) -> None:
+    """End every process, whether it is ready or not."""
+    for start in starts:
+        start.cancel()
+    ended = await asyncio.gather(*starts, return_exceptions=True)
+    await asyncio.gather(*(_stop(node) for node in ended if isinstance(node, LocalNode)))
 
 
 async def _ready(process: asyncio.subprocess.Process, log: IO[bytes]) -> LocalNode:

@@ -23,14 +23,18 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens that were committed together. `route` holds the addresses of the stages that served them."""
+    """Tokens that were committed together. `route` holds the addresses of the stages that served them.
+
+    `rest` is text of earlier tokens that was held back until the answer ended.
+    """
 
     tokens: tuple[Token, ...]
     route: tuple[str, ...]
+    rest: str = ""
 
     @property
     def text(self) -> str:
-        return "".join(token.text for token in self.tokens)
+        return "".join(token.text for token in self.tokens) + self.rest
 
     @property
     def token_ids(self) -> list[int]:

@@ -13,6 +13,8 @@ from dsd_client.target_model import TargetModel
 
 Value = TypeVar("Value")
 
+CLEANUP_SECONDS = 5.0
+
 
 class SyncClient:
     """What `Client` offers, blocking. Use `with`. It runs an event loop in a thread of its own.
@@ -93,12 +95,14 @@ class SyncClient:
             self._run(chunks.aclose())
 
     def _run(self, coroutine: Coroutine[Any, Any, Value]) -> Value:
-        """Wait for a coroutine of the loop's thread; Ctrl-C here cancels it there."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        """Wait for a coroutine of the loop's thread; Ctrl-C here cancels it there, and waits until it has cleaned up."""
+        ended = threading.Event()
+        future = asyncio.run_coroutine_threadsafe(_telling(ended, coroutine), self._loop)
         try:
             return future.result()
         except KeyboardInterrupt:
             future.cancel()
+            ended.wait(CLEANUP_SECONDS)
             raise
 
     def _stop(self) -> None:
@@ -122,6 +126,13 @@ class SyncAnswers:
     def ask(self, prompt: Sequence[int], *, max_new_tokens: int, stop: Sequence[str] = ()) -> Iterator[Chunk]:
         """Chunks of the answer to `prompt`, all tokens from the first. Leaving early, by Ctrl-C too, ends the answer."""
         return self._client._iterate(self._answers.ask(prompt, max_new_tokens=max_new_tokens, stop=stop))
+
+
+async def _telling(ended: threading.Event, coroutine: Coroutine[Any, Any, Value]) -> Value:
+    try:
+        return await coroutine
+    finally:
+        ended.set()
 
 
 async def _next(chunks: AsyncGenerator[Chunk, None]) -> Chunk | None:

@@ -73,9 +73,9 @@ def parse_layers(layers: str | None, num_layers: int) -> range:
 def _load(config: NodeConfig) -> Span:
     source = resolve(config.model)
     layers = parse_layers(config.layers, source.num_layers)
-    with Progress(
-        TextColumn("loading"), BarColumn(), DownloadColumn(), console=Console(stderr=True), transient=True
-    ) as progress:
+    console = Console(stderr=True)
+    columns = (TextColumn("loading"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("loading", total=None)
         return Span.load(
             source,

@@ -51,6 +51,8 @@ def _show_result(answers: AnswerStream, form: str | None) -> None:
 
 def _show_interrupted(answers: AnswerStream, error: DsdError, form: str | None) -> None:
     """What there was when an error cut the answer short: text is not lost with the peer that made it."""
+    if not error.token_ids:
+        return
     if form is None:
         print(flush=True)
     else:

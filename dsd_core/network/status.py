@@ -18,6 +18,9 @@ _CODES: dict[type[DsdError], grpc.StatusCode] = {
     errors.Refused: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
+_BROKEN_WRITE = "Internal error from Core"
+"""What a write fails with that finds the connection gone before the call's status has come."""
+
 _CLASSES: dict[str, type[DsdError]] = {
     kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DsdError)
 }
@@ -42,6 +45,8 @@ def _transport_error(failure: grpc.aio.AioRpcError, peer: str) -> DsdError:
     match failure.code():
         case grpc.StatusCode.UNAVAILABLE:
             return PeerLost(f"{peer} cannot be reached or went away; check that its dsd-node is running")
+        case grpc.StatusCode.INTERNAL if failure.details() == _BROKEN_WRITE:
+            return PeerLost(f"{peer} went away in the middle of a message; check that its dsd-node is running")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return TimedOut(f"{peer} did not answer in time; it may be overloaded or frozen")
         case grpc.StatusCode.UNIMPLEMENTED:

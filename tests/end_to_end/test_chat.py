@@ -1,0 +1,154 @@
+"""`dsd-client chat` in a terminal, and in a pipe."""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from dsd_client.local_swarm import LocalSwarm
+from tests.end_to_end.conftest import SECONDS, Commands, ended
+
+pty = pytest.importorskip("pty")
+
+IN_A_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+class Terminal:
+    """A person at a terminal: types, and reads until something appears."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", IN_A_TERMINAL, sys.executable, "-m", "dsd_client", "chat", *arguments],
+            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            env=os.environ | {"TERM": "dumb", "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        os.close(slave)
+        self._unread = ""
+
+    def read_until(self, pattern: str, seconds: float = SECONDS) -> str:
+        """What appeared up to the end of the first match."""
+        deadline = time.monotonic() + seconds
+        while (found := re.search(pattern, self._unread)) is None:
+            assert time.monotonic() < deadline, f"no {pattern!r} in {self._unread!r}"
+            self._read(deadline - time.monotonic())
+        seen, self._unread = self._unread[: found.end()], self._unread[found.end() :]
+        return seen
+
+    def type(self, line: str) -> None:
+        os.write(self._master, line.encode() + b"\n")
+        self.read_until(re.escape(line.strip()) + "\r?\n")
+
+    def press_ctrl_c(self) -> None:
+        os.write(self._master, b"\x03")
+
+    def wait(self) -> int:
+        deadline = time.monotonic() + SECONDS
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self._read(0.1)
+        return self.process.wait(1)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        os.close(self._master)
+
+    def _read(self, seconds: float) -> None:
+        if select.select([self._master], [], [], min(seconds, 1.0))[0]:
+            try:
+                self._unread += os.read(self._master, 65536).decode(errors="replace")
+            except OSError:  # the other end is closed
+                time.sleep(0.05)
+
+
+@pytest.fixture
+def terminal(join: list[str]) -> Iterator[Terminal]:
+    terminal = Terminal(*join, "--max-new-tokens", "25", "--system", "be kind")
+    yield terminal
+    terminal.close()
+
+
+@pytest.fixture
+def slow_terminal(join: list[str]) -> Iterator[Terminal]:
+    terminal = Terminal(*join, "--max-new-tokens", "400", "--speculation", "off")
+    yield terminal
+    terminal.close()
+
+
+def test_a_chat(terminal: Terminal) -> None:
+    terminal.read_until("/help for help")
+    terminal.read_until("> ")
+    terminal.type("/stats")
+    assert "no answer yet" in terminal.read_until("\n> ")
+
+    terminal.type("hello there")
+    first = terminal.read_until("\n> ")
+    assert len(first.strip("\r\n> ")) > 3
+    terminal.type("/stats")
+    [tokens, frames] = re.search(r"\[(\d+) tokens in .* (\d+) frames", terminal.read_until("\n> ")).groups()  # type: ignore[union-attr]
+    assert 0 < int(frames) <= int(tokens) <= 25
+
+    terminal.type("/help")
+    listed = terminal.read_until("\n> ")
+    for command in ("/help", "/clear", "/system", "/stats", "/exit", "Ctrl-C"):
+        assert command in listed
+    terminal.type("/nonsense")
+    assert "There is no /nonsense" in terminal.read_until("\n> ")
+    terminal.type("")
+    terminal.read_until("> ")
+
+    # The same question in the same place gets the same answer; after another system text it does not.
+    terminal.type("/clear")
+    terminal.read_until("> ")
+    terminal.type("hello there")
+    assert terminal.read_until("\n> ") == first
+    terminal.type("/system be brief, or silent")
+    terminal.read_until("> ")
+    terminal.type("hello there")
+    assert terminal.read_until("\n> ") != first
+
+    terminal.type("/exit")
+    assert terminal.wait() == 0
+
+
+def test_ctrl_c_stops_an_answer_and_not_the_program(slow_terminal: Terminal) -> None:
+    terminal = slow_terminal
+    terminal.read_until("> ")
+    for _ in range(2):
+        terminal.type("tell me all")
+        assert "\n> " not in terminal.read_until("(?s).{20}")  # some of it comes before the rest
+        terminal.press_ctrl_c()
+        seen = terminal.read_until("\n> ", seconds=10)
+        assert "[stopped]" in seen
+        assert "Traceback" not in seen
+    time.sleep(0.3)  # a signal just before Python's readline waits is noticed with the next key only
+    terminal.press_ctrl_c()
+    assert "/exit or Ctrl-D to leave" in terminal.read_until("\n> ")
+    terminal.type("/stats")
+    assert 0 < int(re.search(r"\[(\d+) tokens", terminal.read_until("\n> "))[1]) < 400  # type: ignore[index]
+    os.write(terminal._master, b"\x04")
+    assert terminal.wait() == 0
+
+
+def test_a_chat_in_a_pipe(commands: Commands, join: list[str]) -> None:
+    chat = commands.start("dsd-client", "chat", *join, "--max-new-tokens", "12", stdin=subprocess.PIPE)
+    out, err = chat.communicate("hello\n/stats\n", timeout=SECONDS)
+    assert chat.returncode == 0
+    assert out.endswith("\n")
+    assert "/help" not in out
+    assert ">" not in out[:2]
+    assert "tokens in" in err
+    assert "Traceback" not in err
+
+
+def test_nodes_that_go_away_do_not_end_a_chat(join: list[str], nodes: LocalSwarm, commands: Commands) -> None:
+    """What was said is kept, and the program goes on; here the peers were never there."""
+    chat = commands.start("dsd-client", "chat", "--join", "127.0.0.1:1", "--model", join[-1])
+    assert ended(chat).code == 3

@@ -1,0 +1,219 @@
+"""Opening, closing and losing sessions: memory is promised exactly, and always comes back."""
+
+import asyncio
+import secrets
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from dsd_core.errors import DsdError, OutOfCapacity, PromptTooLong, ProtocolError, Refused, TimedOut, UsageError
+from dsd_core.model import kv
+from dsd_core.network.address import Address
+from dsd_core.network.channels import open_channel
+from dsd_core.network.status import error_of
+from dsd_core.network.stubs import stage_stub
+from dsd_core.wire import PROTOCOL_VERSION
+from dsd_core.wire.v1 import stage_pb2
+from dsd_node import service
+from tests.conftest import LAYERS, POSITIONS, InProcessSwarm, TinyModel, eventually
+from tests.node.conftest import close_session, open_raw, refusal
+
+PROMPT = [5, 6, 7, 8]
+
+
+async def describe(address: str, version: int = PROTOCOL_VERSION) -> Any:
+    async with open_channel(Address.parse(address)) as channel:
+        return await stage_stub(channel).Describe(stage_pb2.DescribeRequest(protocol_version=version), timeout=5)
+
+
+# -- describing --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stage_says_what_it_holds(two_stages: InProcessSwarm, target: TinyModel) -> None:
+    first, last = [await describe(address) for address in two_stages.addresses]
+    assert (first.first_layer, first.end_layer, last.first_layer, last.end_layer) == (0, 2, 2, LAYERS)
+    for said in (first, last):
+        assert said.protocol_version == PROTOCOL_VERSION
+        assert said.model == str(target)
+        assert said.manifest_hash.hex() == target.source.manifest_hash
+        assert (said.num_layers, said.hidden_size, said.max_positions) == (LAYERS, 32, POSITIONS)
+        assert said.vocab_size == target.source.vocab_size
+        assert said.dtype == stage_pb2.DATA_TYPE_FLOAT32
+
+
+@pytest.mark.parametrize("version", [0, PROTOCOL_VERSION + 1])
+async def test_a_caller_of_another_version_is_refused(one_stage: InProcessSwarm, version: int) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await describe(one_stage.addresses[0], version)
+    error = error_of(caught.value, "")
+    assert type(error) is Refused
+    assert f"the caller {version}" in str(error)
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_session_reserves_exactly_what_it_was_promised(new_swarm: InProcessSwarm, target: TinyModel) -> None:
+    node = await new_swarm.start(target, range(1, 3))
+    async with open_channel(Address.parse(node.address)) as channel:
+        stub = stage_stub(channel)
+        request = stage_pb2.OpenSessionRequest(session_id=bytes(16), capacity=100, downstream="127.0.0.1:1")
+        opened = await stub.OpenSession(request)
+        # Keys and values of two layers, two heads of eight floats each.
+        assert opened.reserved_bytes == node.engine.span.kv_bytes(100) == 100 * 2 * 2 * 2 * 8 * 4
+        assert node.engine.reserved_bytes == opened.reserved_bytes
+        await stub.CloseSession(stage_pb2.CloseSessionRequest(session_id=bytes(16)))
+        assert (node.sessions, node.engine.reserved_bytes) == (0, 0)
+
+
+async def test_closing_gives_memory_back_along_the_lane(new_swarm: InProcessSwarm, target: TinyModel) -> None:
+    nodes = [await new_swarm.start(target, span) for span in (range(2), range(2, LAYERS))]
+    async with open_raw(nodes) as session:
+        await session.greedy(PROMPT, 2)
+        assert new_swarm.sessions == 2
+        await close_session(nodes[0], session.session_id)
+        assert nodes[0].engine.reserved_bytes == 0
+        await new_swarm.is_free()
+        assert isinstance(await session.failure(), DsdError)
+        assert isinstance(await session.verdict_failure(), DsdError)
+
+
+async def test_closing_what_is_not_there_is_harmless(one_stage: InProcessSwarm) -> None:
+    await close_session(one_stage.nodes[0], secrets.token_bytes(16))
+    await close_session(one_stage.nodes[0], b"")
+
+
+async def test_the_end_of_the_frames_ends_the_session(four_stages: InProcessSwarm) -> None:
+    async with open_raw(four_stages.nodes) as session:
+        await session.greedy(PROMPT, 2)
+        await session.frames.done_writing()
+        await session.frames
+        await four_stages.is_free()
+
+
+async def test_a_client_that_goes_away_frees_the_whole_lane(four_stages: InProcessSwarm) -> None:
+    async with open_raw(four_stages.nodes) as session:
+        await session.greedy(PROMPT, 3)
+        assert four_stages.sessions == 4
+    await four_stages.is_free()
+
+
+async def test_an_idle_session_is_closed(new_swarm: InProcessSwarm, target: TinyModel) -> None:
+    node = await new_swarm.start(target, range(LAYERS))
+    watch = asyncio.create_task(node.service.close_idle(every=0.02))
+    try:
+        async with open_raw([node], idle_seconds=1) as idle, open_raw([node], idle_seconds=60) as busy:
+            await busy.greedy(PROMPT, 2)
+            await eventually(lambda: node.sessions == 1)
+            error = await idle.verdict_failure()
+            assert type(error) is TimedOut
+            assert "1 idle seconds" in str(error)
+            await busy.send_run([9], 0)
+            await busy.verdict()
+    finally:
+        watch.cancel()
+        await asyncio.wait([watch])
+
+
+async def test_a_session_with_frames_is_not_idle(new_swarm: InProcessSwarm, target: TinyModel) -> None:
+    node = await new_swarm.start(target, range(LAYERS))
+    watch = asyncio.create_task(node.service.close_idle(every=0.02))
+    try:
+        async with open_raw([node], idle_seconds=1) as session:
+            for _ in range(6):
+                await session.send_run([9], 0)
+                await session.verdict()
+                await asyncio.sleep(0.25)
+    finally:
+        watch.cancel()
+        await asyncio.wait([watch])
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("capacity", [0, POSITIONS + 1, 2**32 - 1])
+async def test_a_capacity_beyond_the_models_positions(one_stage: InProcessSwarm, capacity: int) -> None:
+    assert type(await refusal(one_stage.nodes[0], capacity=capacity)) is PromptTooLong
+    assert one_stage.sessions == 0
+
+
+async def test_all_positions_may_be_reserved(one_stage: InProcessSwarm) -> None:
+    assert await refusal(one_stage.nodes[0], session_id=bytes(16), capacity=POSITIONS) is None
+    await close_session(one_stage.nodes[0], bytes(16))
+
+
+async def test_an_id_that_is_taken(one_stage: InProcessSwarm) -> None:
+    node = one_stage.nodes[0]
+    async with open_raw([node]) as session:
+        assert type(await refusal(node, session_id=session.session_id)) is Refused
+        assert len(await session.greedy(PROMPT, 2)) == 2
+    await one_stage.is_free()
+
+
+@pytest.fixture
+def slow_to_reserve(one_stage: InProcessSwarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that openings overtake each other."""
+    engine = one_stage.nodes[0].engine
+    reserve = engine.reserve
+
+    async def slowly(slots: int) -> kv.KvStore:
+        await asyncio.sleep(0.1)
+        return await reserve(slots)
+
+    monkeypatch.setattr(engine, "reserve", slowly)
+
+
+@pytest.mark.usefixtures("slow_to_reserve")
+async def test_two_openings_with_one_id_at_once(one_stage: InProcessSwarm) -> None:
+    node, session_id = one_stage.nodes[0], secrets.token_bytes(16)
+    answers = await asyncio.gather(*(refusal(node, session_id=session_id) for _ in range(8)))
+    assert sorted(type(answer).__name__ for answer in answers) == ["NoneType"] + ["Refused"] * 7
+    await close_session(node, session_id)
+    await one_stage.is_free()
+
+
+@pytest.mark.usefixtures("slow_to_reserve")
+async def test_too_many_sessions(one_stage: InProcessSwarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MAX_SESSIONS", 3)
+    node, ids = one_stage.nodes[0], [secrets.token_bytes(16) for _ in range(8)]
+    answers = await asyncio.gather(*(refusal(node, session_id=session_id) for session_id in ids))
+    assert sorted(type(answer).__name__ for answer in answers) == ["NoneType"] * 3 + ["OutOfCapacity"] * 5
+    await asyncio.gather(*(close_session(node, session_id) for session_id in ids))
+    assert await refusal(node, session_id=ids[0]) is None
+    await close_session(node, ids[0])
+    await one_stage.is_free()
+
+
+async def test_memory_that_is_not_there(one_stage: InProcessSwarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(kv, "available_bytes", lambda device: 1000)
+        assert type(await refusal(one_stage.nodes[0], session_id=bytes(16), capacity=100)) is OutOfCapacity
+    assert one_stage.sessions == 0
+    assert await refusal(one_stage.nodes[0], session_id=bytes(16), capacity=100) is None
+    await close_session(one_stage.nodes[0], bytes(16))
+
+
+@pytest.mark.parametrize(
+    ("stage", "request_", "kind"),
+    [
+        (1, {"session_id": bytes(15)}, ProtocolError),
+        (1, {"session_id": b""}, ProtocolError),
+        (1, {"sampling": None}, ProtocolError),
+        (1, {"downstream": "127.0.0.1:1"}, ProtocolError),
+        (1, {"downstream": "127.0.0.1:1", "sampling": None}, ProtocolError),
+        (1, {"sampling": stage_pb2.Sampling(temperature=-1)}, ProtocolError),
+        (1, {"sampling": stage_pb2.Sampling()}, ProtocolError),
+        (0, {}, ProtocolError),
+        (0, {"sampling": None}, ProtocolError),
+        (0, {"downstream": "127.0.0.1:1"}, ProtocolError),
+        (0, {"downstream": "nowhere", "sampling": None}, UsageError),
+        (0, {"downstream": "10.0.0.1:4100", "sampling": None}, UsageError),
+    ],
+)
+async def test_terms_that_make_no_sense(
+    two_stages: InProcessSwarm, stage: int, request_: dict[str, Any], kind: type[DsdError]
+) -> None:
+    assert type(await refusal(two_stages.nodes[stage], **request_)) is kind
+    await two_stages.is_free()

@@ -20,17 +20,18 @@ from rich.table import Table
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from dsd_client.client import Client
-from dsd_client.lane_link import LaneLink, Swarm
+from dsd_client.lane_link import LaneLink
 from dsd_client.local_swarm import LocalSwarm, spans
+from dsd_client.swarm import Swarm, seeds
 from dsd_core import embedded
 from dsd_core.decoding.frames import Frame, FrameNode
 from dsd_core.decoding.ids import NodeId, TokenId
 from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.model.source import ModelSource, resolve
-from dsd_core.network.address import Address
+from dsd_core.network.transport import Secure
 
-PROMPT = "Question: A farmer has 12 cows and buys 7 more. Each cow gives 3 litres of milk a day. How much milk is that?\nAnswer:"
+PROMPT = "Question: A farmer has 12 cows and buys 7 more. Each cow gives 3 litres of milk. How much milk is that?\nAnswer:"
 NODE_COUNTS = (1, 4)
 
 
@@ -88,7 +89,7 @@ def _reference(source: ModelSource, tokens: int):  # type: ignore[no-untyped-def
 
 async def _off(swarm: LocalSwarm, model: str, tokens: int) -> float:
     """Plain decoding, `tokens` tokens whatever the model says: its end token is only a token here."""
-    async with Client(swarm.addresses, model, "none") as client:
+    async with Client(swarm.joins, model, "none") as client:
         prompt = client.target.tokens(PROMPT)
         async with client.conversation(positions=len(prompt) + tokens, sampling=SamplingParams(), speculation="off") as answers:
             object.__setattr__(client.target, "end_tokens", frozenset())
@@ -98,7 +99,7 @@ async def _off(swarm: LocalSwarm, model: str, tokens: int) -> float:
 
 
 async def _transport(swarm: LocalSwarm, source: ModelSource, rounds: int = 300) -> Transport:
-    peers = Swarm([Address.parse(address) for address in swarm.addresses])
+    peers = Swarm(seeds(swarm.joins), Secure.kept_in(None))
     link = await LaneLink.open(await peers.chain(source.manifest_hash), ChoiceRule(SamplingParams()), rounds + 1)
     verdicts = link.verdicts()
     times = []
@@ -119,7 +120,7 @@ def _print(rates: dict[str, list[float]], transports: dict[int, Transport]) -> N
     speed = Table("fp32, one thread", "tokens/s", "of generate", title="Plain decoding on loopback")
     for name, values in rates.items():
         speed.add_row(name, f"{statistics.median(values):.1f}", f"{statistics.median(values) / reference:.2f}")
-    hops = Table("nodes", "p50 ms", "p90 ms", "bytes a node sent", "bytes a verdict", title="Transport a hop, model time taken out")
+    hops = Table("nodes", "p50 ms", "p90 ms", "bytes a node sent", "bytes a verdict", title="Transport a hop")
     for count, hop in transports.items():
         row = (f"{hop.p50_ms:.2f}", f"{hop.p90_ms:.2f}", f"{hop.sent_bytes:.0f}", f"{hop.received_bytes:.0f}")
         hops.add_row(str(count), *row)

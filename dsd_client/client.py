@@ -11,13 +11,15 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TypedDict, Unpack
 
 from dsd_client.answer import AnswerStream
 from dsd_client.conversation import Conversation
 from dsd_client.drafting import DrafterSource, DraftThread, load_drafter
-from dsd_client.lane_link import LaneLink, Swarm
+from dsd_client.lane_link import LaneLink
 from dsd_client.results import Chunk, Result
+from dsd_client.swarm import Swarm, seeds
 from dsd_client.target_model import TargetModel
 from dsd_core import embedded
 from dsd_core.decoding.lookahead import LONGEST_DRAFT, AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
@@ -25,7 +27,7 @@ from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.session import Session, SessionConfig
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import UsageError
-from dsd_core.network.address import Address
+from dsd_core.network.transport import transport
 from dsd_core.wire.codec import MAX_TOP_COUNT
 
 FRAME_BYTES = 1 << 20
@@ -52,9 +54,11 @@ class ConversationOptions(TypedDict, total=False):
 class Client:
     """A swarm's client. Use `async with`: entering loads tokenizer and drafter and looks at every peer.
 
-    `join` names the peers, HOST:PORT each. `model` and `drafter` are directories or Hugging Face ids; the model defaults to
-    the embedded one, the drafter to the embedded one for it and to n-gram lookup (`"ngram"`) for others; `"none"` never drafts.
-    `timeout` is how long one round may take, in seconds. All methods raise subclasses of DsdError.
+    `join` names the peers, by HOST:PORT or join token. `model` and `drafter` are directories or Hugging Face ids; the model
+    defaults to the embedded one, the drafter to the embedded one for it and to n-gram lookup (`"ngram"`) for others;
+    `"none"` never drafts.
+    `timeout` is how long one round may take, in seconds. In `data_dir` the client keeps its key and whom it met; with None both
+    are of this object alone. `insecure_loopback` goes without TLS, on this machine. All methods raise subclasses of DsdError.
     """
 
     def __init__(
@@ -64,10 +68,14 @@ class Client:
         drafter: str | None = None,
         *,
         timeout: float = TIMEOUT_SECONDS,
+        data_dir: Path | None = None,
+        insecure_loopback: bool = False,
     ) -> None:
         if not timeout > 0:
             raise UsageError(f"the timeout is {timeout}; it must be above 0 seconds")
-        self._addresses = [Address.parse(address) for address in join]
+        self._seeds = seeds(join)
+        self._data_dir = data_dir
+        self._insecure_loopback = insecure_loopback
         self._model = model or str(embedded.TARGET)
         self._drafter_name = drafter or (str(embedded.DRAFTER) if model in (None, str(embedded.TARGET)) else "ngram")
         self._timeout = timeout
@@ -77,7 +85,7 @@ class Client:
         self._drafter: DrafterSource | None = None
 
     async def __aenter__(self) -> "Client":
-        self._swarm = Swarm(self._addresses)
+        self._swarm = Swarm(self._seeds, transport(self._data_dir, insecure_loopback=self._insecure_loopback))
         try:
             self._target = await asyncio.to_thread(TargetModel.load, self._model)
             await self._swarm.chain(self._target.manifest_hash)

@@ -3,80 +3,22 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 
 import grpc.aio
 
+from dsd_client.swarm import CALL_SECONDS, Stage
 from dsd_core.decoding.events import VerdictsArrived
 from dsd_core.decoding.frames import Frame
-from dsd_core.decoding.routing import chain
 from dsd_core.decoding.target import ChoiceRule
-from dsd_core.errors import DsdError, NoPeers, NotCovered, PeerLost, ProtocolError, Refused, TimedOut
-from dsd_core.network.address import Address
-from dsd_core.network.channels import open_channel
+from dsd_core.errors import DsdError, PeerLost, TimedOut
+from dsd_core.network.identity import public_bytes_of
 from dsd_core.network.status import error_of, unreachable
 from dsd_core.network.stubs import stage_stub
-from dsd_core.wire import PROTOCOL_VERSION
 from dsd_core.wire.codec import SESSION_ID_BYTES, ComputeTime, frame_to_wire, rule_to_wire, verdicts_from_wire
-from dsd_core.wire.hidden import DType, dtype_from_wire
 from dsd_core.wire.v1 import stage_pb2
 
 IDLE_SECONDS = 1800
-CALL_SECONDS = 10.0
 DETAIL_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A peer that holds a span, as it described itself."""
-
-    address: Address
-    channel: grpc.aio.Channel
-    description: stage_pb2.DescribeResponse
-
-    @property
-    def span(self) -> range:
-        return range(self.description.first_layer, self.description.end_layer)
-
-    @property
-    def dtype(self) -> DType:
-        return dtype_from_wire(self.description.dtype)
-
-    def __hash__(self) -> int:
-        return hash(self.address)
-
-
-class Swarm:
-    """The peers that were named, and a channel to each. Close it."""
-
-    def __init__(self, addresses: Sequence[Address]) -> None:
-        self._channels = {address: open_channel(address) for address in addresses}
-
-    async def chain(self, manifest_hash: str) -> tuple[Stage, ...]:
-        """The stages to send to, in order. Raises NoPeers, Refused, NotCovered or TimedOut."""
-        if not self._channels:
-            raise NoPeers("no peer was named; pass --join HOST:PORT of a running dsd-node, or try `dsd-client demo`")
-        answers = await asyncio.gather(*map(self._describe, self._channels), return_exceptions=True)
-        stages = [answer for answer in answers if isinstance(answer, Stage)]
-        failures = [answer for answer in answers if isinstance(answer, BaseException)]
-        for stage in stages:
-            _require_model(stage, manifest_hash)
-        route = _route(stages, failures)
-        _require_one_dtype(route)
-        return route
-
-    async def close(self) -> None:
-        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
-
-    async def _describe(self, address: Address) -> Stage:
-        channel = self._channels[address]
-        request = stage_pb2.DescribeRequest(protocol_version=PROTOCOL_VERSION)
-        try:
-            description = await stage_stub(channel).Describe(request, timeout=CALL_SECONDS)
-        except grpc.aio.AioRpcError as failure:
-            raise unreachable(error_of(failure, f"the peer at {address}")) from None
-        _require_sense(description, address)
-        return Stage(address, channel, description)
 
 
 class LaneLink:
@@ -102,9 +44,8 @@ class LaneLink:
     async def open(cls, stages: Sequence[Stage], rule: ChoiceRule, capacity: int) -> "LaneLink":
         """Reserve `capacity` positions at every stage. Raises what the first stage to refuse said."""
         session_id = secrets.token_bytes(SESSION_ID_BYTES)
-        downstreams = [*(str(stage.address) for stage in stages[1:]), ""]
-        pairs = zip(stages, downstreams, strict=True)
-        opening = [asyncio.create_task(_open(stage, session_id, capacity, downstream, rule)) for stage, downstream in pairs]
+        requests = [_request(stages, index, session_id, rule, capacity) for index in range(len(stages))]
+        opening = [asyncio.create_task(_open(stage, request)) for stage, request in zip(stages, requests, strict=True)]
         try:
             await asyncio.wait(opening)
             for opened in opening:
@@ -161,14 +102,23 @@ class LaneLink:
         return otherwise or PeerLost(f"the stage at {self.route[0]} ended the session")
 
 
-async def _open(stage: Stage, session_id: bytes, capacity: int, downstream: str, rule: ChoiceRule) -> None:
-    request = stage_pb2.OpenSessionRequest(
+def _request(
+    stages: Sequence[Stage], index: int, session_id: bytes, rule: ChoiceRule, capacity: int
+) -> stage_pb2.OpenSessionRequest:
+    """What the stage at `index` of a lane is told: its neighbours, and, at the end, how tokens are chosen."""
+    upstream, downstream = stages[index - 1] if index else None, stages[index + 1] if index + 1 < len(stages) else None
+    return stage_pb2.OpenSessionRequest(
         session_id=session_id,
         capacity=capacity,
-        downstream=downstream,
+        upstream_peer=public_bytes_of(upstream.peer) if upstream else b"",
+        downstream=str(downstream.address) if downstream else "",
+        downstream_peer=public_bytes_of(downstream.peer) if downstream else b"",
         sampling=None if downstream else rule_to_wire(rule),
         idle_seconds=IDLE_SECONDS,
     )
+
+
+async def _open(stage: Stage, request: stage_pb2.OpenSessionRequest) -> None:
     try:
         await stage_stub(stage.channel).OpenSession(request, timeout=CALL_SECONDS)
     except grpc.aio.AioRpcError as failure:
@@ -194,36 +144,3 @@ async def _abandon(opening: Sequence[asyncio.Task[None]], stages: Sequence[Stage
     await _close(stages, session_id)
 
 
-def _route(stages: Sequence[Stage], failures: Sequence[BaseException]) -> tuple[Stage, ...]:
-    """Peers that do not answer are done without, unless they may be what is missing: then the first's error is raised."""
-    if not stages:
-        raise failures[0]
-    try:
-        return chain({stage: stage.span for stage in stages}, stages[0].description.num_layers)
-    except NotCovered:
-        if failures:
-            raise failures[0] from None
-        raise
-
-
-def _require_sense(said: stage_pb2.DescribeResponse, address: Address) -> None:
-    """Raises ProtocolError for a description that no honest stage gives."""
-    dtype_from_wire(said.dtype)
-    sizes = (said.hidden_size, said.vocab_size, said.max_positions)
-    if not (said.first_layer < said.end_layer <= said.num_layers and all(sizes)):
-        raise ProtocolError(f"the peer at {address} describes a stage that cannot be; join another")
-
-
-def _require_model(stage: Stage, manifest_hash: str) -> None:
-    if stage.description.manifest_hash.hex() != manifest_hash:
-        raise Refused(
-            f"the peer at {stage.address} serves another model, {stage.description.model!r}; "
-            "name that one with --model, or join peers that serve yours"
-        )
-
-
-def _require_one_dtype(stages: Sequence[Stage]) -> None:
-    dtypes = {stage.dtype: stage for stage in stages}
-    if len(dtypes) > 1:
-        named = ", ".join(f"{stage.address} {dtype.value}" for dtype, stage in dtypes.items())
-        raise Refused(f"the stages compute in different types ({named}); start them with one --dtype")

@@ -23,6 +23,8 @@ class LocalNode:
 
     process: asyncio.subprocess.Process
     address: str
+    join: str
+    """A token: the address, and the key that answers there."""
     layers: range
     log: IO[bytes]
 
@@ -42,38 +44,47 @@ class LocalSwarm:
         self._spans = spans
         self._dtype = dtype
         self._threads = threads or max(1, (os.cpu_count() or 1) // len(spans))
+        self._keys = tempfile.TemporaryDirectory(prefix="dsd-")
         self.nodes: list[LocalNode] = []
 
     @property
     def addresses(self) -> list[str]:
         return [node.address for node in self.nodes]
 
+    @property
+    def joins(self) -> list[str]:
+        """A join token for each node."""
+        return [node.join for node in self.nodes]
+
     async def __aenter__(self) -> "LocalSwarm":
-        starts = [asyncio.create_task(self._start(span)) for span in self._spans]
+        starts = [asyncio.create_task(self._start(index, span)) for index, span in enumerate(self._spans)]
         try:
             ended, _ = await asyncio.wait(starts, return_when=asyncio.FIRST_EXCEPTION)
             for start in ended:
                 start.result()
         except BaseException:
             await _abandon(starts)
+            self._keys.cleanup()
             raise
         self.nodes = [start.result() for start in starts]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*map(_stop, self.nodes))
+        self._keys.cleanup()
 
-    async def _start(self, span: str) -> LocalNode:
+    async def _start(self, index: int, span: str) -> LocalNode:
         # Closed with the node, not at the end of this function.
         log = tempfile.TemporaryFile()  # noqa: SIM115
         try:
-            return await self._run(span, log)
+            return await self._run(index, span, log)
         except BaseException:
             log.close()
             raise
 
-    async def _run(self, span: str, log: IO[bytes]) -> LocalNode:
+    async def _run(self, index: int, span: str, log: IO[bytes]) -> LocalNode:
         arguments = ["--model", self._model, "--layers", span, "--dtype", self._dtype, "--listen", "127.0.0.1:0", "--json"]
+        arguments += ["--data-dir", f"{self._keys.name}/{index}"]
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "dsd_node", "start", *arguments,
             stdout=asyncio.subprocess.PIPE,
@@ -107,7 +118,7 @@ async def _ready(process: asyncio.subprocess.Process, log: IO[bytes]) -> LocalNo
     if not line:
         raise DsdError(f"a node did not start: {_last_line(log)}")
     ready = json.loads(line)
-    return LocalNode(process, ready["address"], range(*ready["layers"]), log)
+    return LocalNode(process, ready["address"], ready["join"], range(*ready["layers"]), log)
 
 
 async def _stop(node: LocalNode) -> None:

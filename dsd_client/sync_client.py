@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 from dsd_client.answer import AnswerStream
@@ -29,8 +30,12 @@ class SyncClient:
         drafter: str | None = None,
         *,
         timeout: float = TIMEOUT_SECONDS,
+        data_dir: Path | None = None,
+        insecure_loopback: bool = False,
     ) -> None:
-        self._client = Client(join, model, drafter, timeout=timeout)
+        self._client = Client(
+            join, model, drafter, timeout=timeout, data_dir=data_dir, insecure_loopback=insecure_loopback
+        )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dsd-client", daemon=True)
 

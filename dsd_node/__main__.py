@@ -22,6 +22,8 @@ def cli() -> None:
 @click.option("--layers", metavar="A:B", help="Serve the layers from A up to, not including, B. [default: all]")
 @click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:4100", show_default=True, help="Port 0 is any free port.")
 @click.option("--announce", metavar="HOST:PORT", help="The address that others dial, if another. [default: --listen's]")
+@click.option("--data-dir", metavar="DIR", help="Where the node keeps its key. [default: the user's data directory]")
+@click.option("--insecure-loopback", is_flag=True, help="No TLS; for programs of this machine alone.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when ready.")
@@ -31,6 +33,8 @@ def start(
     layers: str | None,
     listen: str,
     announce: str | None,
+    data_dir: str | None,
+    insecure_loopback: bool,
     device: str,
     dtype: str,
     as_json: bool,
@@ -38,18 +42,32 @@ def start(
 ) -> None:
     """Load the layers, listen, and serve until Ctrl-C.
 
-    Until peers have identities a node listens on loopback addresses only.
+    The ready line has a join token: the node's address and key, for --join of dsd-client.
     """
-    from dsd_core import command, embedded, logs
+    from pathlib import Path
+
+    from dsd_core import command, data_dirs, embedded, logs
     from dsd_core.network.address import Address
 
     logs.configure(verbose=verbose)
     here = Address.parse(listen)
-    here.require_loopback()
+    if insecure_loopback:
+        here.require_loopback()
     there = Address.parse(announce) if announce else None
     from dsd_node.start import NodeConfig, serve  # torch, transformers and grpc: seconds
 
-    config = NodeConfig(model or str(embedded.TARGET), layers, here, there, device, dtype, as_json)
+    config = NodeConfig(
+        model=model or str(embedded.TARGET),
+        layers=layers,
+        listen=here,
+        announce=there,
+        device=device,
+        dtype=dtype,
+        json=as_json,
+        # One for each port: several nodes of one machine are several peers.
+        data_dir=Path(data_dir) if data_dir else data_dirs.default(f"node-{here.port}"),
+        insecure_loopback=insecure_loopback,
+    )
     command.run(serve(config))
 
 

@@ -4,15 +4,17 @@ import asyncio
 
 import grpc.aio
 
-from dsd_core.errors import DsdError, PeerLost, TimedOut
+from dsd_core.errors import DsdError, OutOfCapacity, PeerLost, TimedOut
 from dsd_core.network.address import Address
-from dsd_core.network.channels import open_channel
+from dsd_core.network.identity import PeerId
 from dsd_core.network.status import error_of
 from dsd_core.network.stubs import stage_stub
+from dsd_core.network.transport import Transport
 from dsd_core.wire.v1 import stage_pb2
 
 WRITE_SECONDS = 30.0
 """How long the next stage may leave a frame unread."""
+MAX_CHANNELS = 256
 
 
 class Downstream:
@@ -62,15 +64,19 @@ class Downstream:
 
 
 class Channels:
-    """One channel to each next stage, shared by the sessions that go there."""
+    """One channel to each next stage, shared by the sessions that go there. A wrong peer id spoils no other session's."""
 
-    def __init__(self) -> None:
-        self._channels: dict[Address, grpc.aio.Channel] = {}
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._channels: dict[tuple[Address, PeerId], grpc.aio.Channel] = {}
 
-    def to(self, address: Address) -> grpc.aio.Channel:
-        if address not in self._channels:
-            self._channels[address] = open_channel(address)
-        return self._channels[address]
+    def to(self, address: Address, peer: PeerId) -> grpc.aio.Channel:
+        """Raises OutOfCapacity: clients choose where their sessions go, and could choose without end."""
+        if (address, peer) not in self._channels:
+            if len(self._channels) >= MAX_CHANNELS:
+                raise OutOfCapacity(f"the node has channels to {MAX_CHANNELS} stages already; choose another node")
+            self._channels[address, peer] = self._transport.channel(address, peer)
+        return self._channels[address, peer]
 
     async def close(self) -> None:
         for channel in self._channels.values():

@@ -51,8 +51,10 @@ class Engine:
     async def compute(
         self, tree: StageTree, kv: KvStore, frame: Frame, hidden: HiddenStates | None, rule: ChoiceRule | None
     ) -> Computed | None:
-        """Compute a registered frame when its turn comes; None if none of its nodes is alive by then."""
+        """Compute a registered frame when its turn comes; None if by then none of its nodes is alive, or the session is not."""
         async with self._turn:
+            if kv.closed:
+                return None
             placement = tree.place(frame)
             if not placement.rows.size:
                 return None

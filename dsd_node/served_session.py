@@ -16,6 +16,7 @@ from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError, PeerLost, ProtocolError, Refused, TimedOut
 from dsd_core.model import tensors
 from dsd_core.model.kv import KvStore
+from dsd_core.network.identity import PeerId
 from dsd_core.wire.codec import ComputeTime, frame_from_wire, frame_to_wire, time_from_wire, verdicts_to_wire
 from dsd_core.wire.hidden import HiddenStates, hidden_from_wire, hidden_to_wire
 from dsd_core.wire.v1 import stage_pb2
@@ -43,11 +44,17 @@ class ServedSession:
         engine: Engine,
         kv: KvStore,
         *,
+        owner: PeerId,
+        upstream: PeerId,
         downstream: Downstream | None,
         rule: ChoiceRule | None,
         idle_seconds: float,
         now: float,
     ) -> None:
+        self.owner = owner
+        """Who opened it: nobody else reads its verdicts or closes it."""
+        self.upstream = upstream
+        """Who sends its frames: nobody else may."""
         self.idle_seconds = idle_seconds
         self.last_frame_at = now
         self._engine = engine

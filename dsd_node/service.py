@@ -9,12 +9,14 @@ from typing import Any, TypeAlias
 import grpc.aio
 
 from dsd_core.decoding.target import ChoiceRule
-from dsd_core.errors import DsdError, OutOfCapacity, PromptTooLong, ProtocolError, Refused
+from dsd_core.errors import DsdError, OutOfCapacity, PromptTooLong, ProtocolError, Refused, UsageError
 from dsd_core.model import tensors
 from dsd_core.model.kv import KvStore
 from dsd_core.model.source import ModelSource
 from dsd_core.network.address import Address
+from dsd_core.network.identity import PeerId, peer_id_of
 from dsd_core.network.status import abort
+from dsd_core.network.transport import Transport
 from dsd_core.wire import PROTOCOL_VERSION
 from dsd_core.wire.codec import rule_from_wire, session_id_from_wire
 from dsd_core.wire.hidden import dtype_to_wire
@@ -35,16 +37,18 @@ Context: TypeAlias = Any
 class StageService(stage_pb2_grpc.StageServiceServicer):
     """Opens sessions, and lets each RPC reach the one that it names."""
 
-    def __init__(self, source: ModelSource, engine: Engine) -> None:
+    def __init__(self, source: ModelSource, engine: Engine, transport: Transport) -> None:
         self._source = source
         self._engine = engine
-        self._channels = Channels()
+        self._transport = transport
+        self._channels = Channels(transport)
         self._sessions: dict[bytes, ServedSession] = {}
         self._opening: set[bytes] = set()
         """Ids of sessions whose memory is being reserved."""
 
     async def Describe(self, request: stage_pb2.DescribeRequest, context: Context) -> stage_pb2.DescribeResponse:
         async with _answering(context):
+            self._transport.caller(context)
             if request.protocol_version != PROTOCOL_VERSION:
                 raise Refused(
                     f"this node speaks protocol {PROTOCOL_VERSION}, the caller {request.protocol_version}; "
@@ -66,14 +70,19 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
 
     async def OpenSession(self, request: stage_pb2.OpenSessionRequest, context: Context) -> stage_pb2.OpenSessionResponse:
         async with _answering(context):
+            owner = self._transport.caller(context)
             session_id = session_id_from_wire(request.session_id)
-            rule, downstream = self._terms(request)
+            rule = self._rule(request)
+            upstream = _peer(request.upstream_peer) if request.upstream_peer else owner
+            channel = self._downstream_channel(request)
             self._check_room(session_id, request.capacity)
             kv = await self._reserve(session_id, request.capacity)
             self._sessions[session_id] = ServedSession(
                 self._engine,
                 kv,
-                downstream=Downstream(downstream, self._channels.to(downstream), session_id) if downstream else None,
+                owner=owner,
+                upstream=upstream,
+                downstream=Downstream(Address.parse(request.downstream), channel, session_id) if channel else None,
                 rule=rule,
                 idle_seconds=min(request.idle_seconds or MAX_IDLE_SECONDS, MAX_IDLE_SECONDS),
                 now=asyncio.get_running_loop().time(),
@@ -82,7 +91,10 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         return stage_pb2.OpenSessionResponse(reserved_bytes=kv.nbytes)
 
     async def CloseSession(self, request: stage_pb2.CloseSessionRequest, context: Context) -> stage_pb2.CloseSessionResponse:
-        await self._close(bytes(request.session_id), session_ended())
+        async with _answering(context):
+            session = self._sessions.get(bytes(request.session_id))
+            if session is not None and session.owner == self._transport.caller(context):
+                await self._close(bytes(request.session_id), session_ended())
         return stage_pb2.CloseSessionResponse()
 
     async def StreamFrames(
@@ -91,7 +103,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         async with _answering(context):
             first = await anext(request_iterator, stage_pb2.StreamFramesRequest())
             session_id = bytes(first.session_id)
-            session = self._session(session_id)
+            session = self._session(session_id, upstream=self._transport.caller(context))
             session.attach()
             ended: DsdError = session_ended()
             try:
@@ -107,7 +119,8 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         self, request: stage_pb2.StreamVerdictsRequest, context: Context
     ) -> AsyncIterator[stage_pb2.StreamVerdictsResponse]:
         async with _answering(context):
-            async for batch in self._session(bytes(request.session_id)).verdicts():
+            session = self._session(bytes(request.session_id), owner=self._transport.caller(context))
+            async for batch in session.verdicts():
                 yield batch
 
     async def close_idle(self, *, every: float = 1.0) -> None:
@@ -125,16 +138,17 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
             await self._close(session_id, session_ended())
         await self._channels.close()
 
-    def _terms(self, request: stage_pb2.OpenSessionRequest) -> tuple[ChoiceRule | None, Address | None]:
-        """How verdicts are made where the model ends, where frames go elsewhere."""
+    def _rule(self, request: stage_pb2.OpenSessionRequest) -> ChoiceRule | None:
+        """How tokens are chosen, where the model ends; elsewhere frames go on to a named peer."""
         ends = self._engine.span.ends
-        if ends != request.HasField("sampling") or ends == bool(request.downstream):
+        if ends != request.HasField("sampling") or ends == bool(request.downstream and request.downstream_peer):
             raise ProtocolError("a session names a downstream stage, or, where the model ends, how tokens are chosen")
-        if ends:
-            return rule_from_wire(request.sampling), None
-        address = Address.parse(request.downstream)
-        address.require_loopback()
-        return None, address
+        return rule_from_wire(request.sampling) if ends else None
+
+    def _downstream_channel(self, request: stage_pb2.OpenSessionRequest) -> grpc.aio.Channel | None:
+        if not request.downstream:
+            return None
+        return self._channels.to(Address.parse(request.downstream), _peer(request.downstream_peer))
 
     async def _reserve(self, session_id: bytes, capacity: int) -> KvStore:
         self._opening.add(session_id)
@@ -151,9 +165,10 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         if len(self._sessions) + len(self._opening) >= MAX_SESSIONS:
             raise OutOfCapacity(f"the node serves {MAX_SESSIONS} sessions already; try again later, or another node")
 
-    def _session(self, session_id: bytes) -> ServedSession:
+    def _session(self, session_id: bytes, *, owner: PeerId | None = None, upstream: PeerId | None = None) -> ServedSession:
+        """The session, for its owner or its upstream; others learn no more than if there were none."""
         session = self._sessions.get(session_id)
-        if session is None:
+        if session is None or owner not in (None, session.owner) or upstream not in (None, session.upstream):
             raise Refused("there is no such session here; it may have been closed as idle. Open a new one")
         return session
 
@@ -162,6 +177,14 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         if session is not None:
             await session.close(reason)
             log.info("session %s closed: %s", session_id.hex()[:8], reason)
+
+
+def _peer(public_key: bytes) -> PeerId:
+    """Raises ProtocolError for bytes that are nobody's key."""
+    try:
+        return peer_id_of(public_key)
+    except UsageError as error:
+        raise ProtocolError(str(error)) from None
 
 
 @asynccontextmanager

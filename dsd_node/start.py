@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc.aio
 from rich.console import Console
@@ -16,6 +17,9 @@ from dsd_core.model.source import ModelSource, resolve
 from dsd_core.model.span import Span
 from dsd_core.network.address import Address
 from dsd_core.network.channels import SERVER_OPTIONS
+from dsd_core.network.identity import PeerId
+from dsd_core.network.join_token import JoinToken
+from dsd_core.network.transport import Transport, transport
 from dsd_core.wire.v1 import stage_pb2_grpc
 from dsd_node.engine import Engine
 from dsd_node.service import StageService
@@ -38,20 +42,24 @@ class NodeConfig:
     device: str = "auto"
     dtype: str = "auto"
     json: bool = False
+    data_dir: Path | None = None
+    """Where the node's key is kept; with None it has one for this run alone."""
+    insecure_loopback: bool = False
+    """Without TLS, for programs of this machine."""
 
 
 async def serve(config: NodeConfig) -> None:
     """Serve until cancelled. Raises DsdError for whatever keeps the node from starting."""
-    config.listen.require_loopback()
+    ends = transport(config.data_dir, insecure_loopback=config.insecure_loopback)
     engine = Engine(await asyncio.to_thread(_load, config))
     source = resolve(config.model)
-    service = StageService(source, engine)
+    service = StageService(source, engine, ends)
     server = grpc.aio.server(options=SERVER_OPTIONS)
     stage_pb2_grpc.add_StageServiceServicer_to_server(service, server)
-    port = _bind(server, config.listen)
+    port = _bind(server, ends, config.listen)
     await server.start()
     gc.freeze()  # what is loaded by now stays; looking through it again and again would only cost pauses
-    _say_ready(config, source, engine.span, Address(config.listen.host, port))
+    _say_ready(config, source, engine.span, Address(config.listen.host, port), ends.peer_id)
     try:
         await service.close_idle()
     finally:
@@ -86,9 +94,9 @@ def _load(config: NodeConfig) -> Span:
         )
 
 
-def _bind(server: grpc.aio.Server, listen: Address) -> int:
+def _bind(server: grpc.aio.Server, ends: Transport, listen: Address) -> int:
     try:
-        port = server.add_insecure_port(str(listen))
+        port = ends.listen(server, listen)
     except RuntimeError:
         port = 0
     if port == 0:
@@ -96,11 +104,16 @@ def _bind(server: grpc.aio.Server, listen: Address) -> int:
     return port
 
 
-def _say_ready(config: NodeConfig, source: ModelSource, span: Span, bound: Address) -> None:
-    address = str(config.announce or bound)
+def _say_ready(config: NodeConfig, source: ModelSource, span: Span, bound: Address, peer: PeerId) -> None:
+    """On one line, with what others need to join: the address, and a token that says who must answer there."""
+    address = config.announce or bound
+    if address.is_unspecified:
+        log.warning("nobody can dial %s; say with --announce HOST:PORT what others reach this machine by", address)
+    token = JoinToken(((address, peer),)).encode()
     layers = [span.layers.start, span.layers.stop]
     if config.json:
-        ready = {"event": "ready", "address": address, "peer_id": None, "join": address, "model": source.name, "layers": layers}
-        print(json.dumps(ready), flush=True)
+        says = {"address": str(address), "peer_id": peer, "join": token, "model": source.name, "layers": layers}
+        print(json.dumps({"event": "ready", **says}), flush=True)
     else:
-        print(f"ready: layers {layers[0]}:{layers[1]} of {source.name} on {address}", file=sys.stderr, flush=True)
+        print(f"ready: layers {layers[0]}:{layers[1]} of {source.name} on {address}", file=sys.stderr)
+        print(f"join with --join {token}", file=sys.stderr, flush=True)

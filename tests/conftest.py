@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,10 @@ from transformers.utils import logging
 from dsd_core.model.kv import KvStore
 from dsd_core.model.source import ModelSource, resolve
 from dsd_core.model.span import Span
+from dsd_core.network.address import Address
 from dsd_core.network.channels import SERVER_OPTIONS
+from dsd_core.network.identity import PeerId
+from dsd_core.network.transport import Secure, Transport
 from dsd_core.wire.v1 import stage_pb2_grpc
 from dsd_node.engine import Engine
 from dsd_node.service import StageService
@@ -53,6 +57,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(inspect.unwrap(item.obj)):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keys_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test touches the keys of whoever runs it, or meets a peer that another run has met."""
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))
 
 
 # -- models ------------------------------------------------------------------------------------------------------------
@@ -198,6 +208,7 @@ class InProcessNode:
     engine: WatchedEngine
     server: grpc.aio.Server
     address: str
+    peer: PeerId
     stopped: bool = False
 
     @property
@@ -231,12 +242,13 @@ class InProcessSwarm:
     async def start(self, model: TinyModel, layers: range, **options: Any) -> InProcessNode:
         source = model.source
         engine = WatchedEngine(Span.load(source, layers, device="cpu", **options))
-        service = StageService(source, engine)
+        transport = Secure.kept_in(None)
+        service = StageService(source, engine, transport)
         server = grpc.aio.server(options=SERVER_OPTIONS)
         stage_pb2_grpc.add_StageServiceServicer_to_server(service, server)
-        port = server.add_insecure_port("127.0.0.1:0")
+        port = transport.listen(server, Address("127.0.0.1", 0))
         await server.start()
-        self.nodes.append(InProcessNode(service, engine, server, f"127.0.0.1:{port}"))
+        self.nodes.append(InProcessNode(service, engine, server, f"127.0.0.1:{port}", transport.peer_id))
         return self.nodes[-1]
 
     async def stop(self) -> None:
@@ -247,6 +259,14 @@ class InProcessSwarm:
     async def is_free(self) -> None:
         """Returns when no session is left and all memory has been given back."""
         await eventually(lambda: self.sessions == 0 and self.reserved_bytes == 0)
+
+
+CALLER = Secure.kept_in(None)
+"""The tests' own end of connections to nodes."""
+
+
+def dial(node: InProcessNode, transport: Transport = CALLER) -> grpc.aio.Channel:
+    return transport.channel(Address.parse(node.address), node.peer)
 
 
 async def eventually(holds: Callable[[], bool], seconds: float = 4.0) -> None:

@@ -23,7 +23,7 @@ Ctrl-C stops an answer."""
 def chat(options: AnswerOptions, system: str | None) -> None:
     """Read turns from stdin until it ends. Prompts and notes go to stderr where stdout is not the terminal's."""
     _edit_lines()
-    with SyncClient(options.join, options.model, options.drafter, timeout=options.timeout) as client:
+    with SyncClient(**options.client) as client:
         talk = _Talk(client, options, ChatHistory(client.target, system))
         _note(f"{client.target.name}. /help for help.")
         while (line := _read_line()) is not None:

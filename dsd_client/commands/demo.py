@@ -31,7 +31,7 @@ async def demo() -> None:
     async with LocalSwarm(str(embedded.TARGET), spans(layers, NODES)) as swarm:
         for node in swarm.nodes:
             console.print(f"  layers {node.layers.start}:{node.layers.stop}  {node.address}  pid {node.pid}")
-        async with Client(swarm.addresses) as client:
+        async with Client(swarm.joins) as client:
             await _answer(console, client)
             await _compare(console, client)
 

@@ -14,7 +14,7 @@ from dsd_core.errors import DsdError
 
 async def generate(options: AnswerOptions, prompt: str, logprobs: int, form: str | None) -> None:
     """The answer on stdout, as it commits; the figures on stderr."""
-    async with Client(options.join, options.model, options.drafter, timeout=options.timeout) as client:
+    async with Client(**options.client) as client:
         tokens = client.target.tokens(prompt)
         async with client.conversation(
             positions=len(tokens) + options.max_new_tokens,

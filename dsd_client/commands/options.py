@@ -2,22 +2,27 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from dsd_core import data_dirs
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
 
 _SWARM_OPTIONS = [
-    click.option("--join", multiple=True, metavar="HOST:PORT", help="A running node; once for each that serves the model."),
+    click.option("--join", multiple=True, metavar="ADDRESS|TOKEN", help="A running node; once for each that serves the model."),
     click.option("--model", metavar="ID|DIR", help="The target. [default: the embedded one]"),
     click.option(
         "--drafter",
         metavar="ID|DIR|ngram|none",
         help="What proposes tokens. [default: the embedded one for the embedded target, else ngram]",
     ),
+    click.option("--data-dir", metavar="DIR", help="Where your key is kept, and whom you met. [default: the user's own]"),
+    click.option("--insecure-loopback", is_flag=True, help="No TLS; for nodes of this machine that were started so."),
     click.option("--timeout", type=float, default=60.0, show_default=True, metavar="SECONDS", help="Longest round."),
 ]
 
@@ -56,12 +61,26 @@ class AnswerOptions:
     model: str | None
     drafter: str | None
     timeout: float
+    data_dir: Path
+    insecure_loopback: bool
     speculation: str
     lookahead: int | None
     max_new_tokens: int
     stop: tuple[str, ...]
     sampling: Mapping[str, Any]
     """The sampling parameters that were given; the others are the model's own."""
+
+    @property
+    def client(self) -> dict[str, Any]:
+        """What a client is made with."""
+        return {
+            "join": self.join,
+            "model": self.model,
+            "drafter": self.drafter,
+            "timeout": self.timeout,
+            "data_dir": self.data_dir,
+            "insecure_loopback": self.insecure_loopback,
+        }
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> "AnswerOptions":
@@ -71,6 +90,8 @@ class AnswerOptions:
             # Plain decoding needs no drafter, so none is loaded.
             drafter="none" if given["speculation"] == "off" else given["drafter"],
             timeout=given["timeout"],
+            data_dir=Path(given["data_dir"]) if given["data_dir"] else data_dirs.default("client"),
+            insecure_loopback=given["insecure_loopback"],
             speculation=given["speculation"],
             lookahead=given["lookahead"],
             max_new_tokens=given["max_new_tokens"],

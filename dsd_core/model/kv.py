@@ -37,6 +37,10 @@ class KvStore:
         self.nbytes = layout.nbytes(slots)
         self._layers = _split_layers(_allocate(layout, slots, device))
 
+    @property
+    def closed(self) -> bool:
+        return not self._layers
+
     def close(self) -> None:
         """Give the memory back, at once unless a forward is reading it. Closing twice is harmless."""
         self._layers = []

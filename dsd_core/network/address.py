@@ -36,9 +36,12 @@ class Address:
         except ValueError:
             return False
 
+    @property
+    def is_unspecified(self) -> bool:
+        """All of this machine's addresses: good to listen on, not to dial."""
+        return self.host in ("0.0.0.0", "::")
+
     def require_loopback(self) -> None:
-        """Raises UsageError beyond loopback: peers have no identity yet, so anybody could read and answer."""
+        """Raises UsageError beyond loopback: without TLS anybody could read and answer."""
         if not self.is_loopback:
-            raise UsageError(
-                f"{self} is not a loopback address; peers are not authenticated yet, so nodes listen and dial on 127.0.0.1 only"
-            )
+            raise UsageError(f"{self} is not a loopback address; --insecure-loopback is for 127.0.0.1 only, so leave it out")

@@ -1,9 +1,5 @@
 """How gRPC is set up here. Each value was measured; several names are silently ignored when misspelt."""
 
-import grpc.aio
-
-from dsd_core.network.address import Address
-
 Options = list[tuple[str, int]]
 
 # Without ping_timeout_ms a frozen peer is noticed after a minute, whatever keepalive_timeout_ms says.
@@ -41,9 +37,3 @@ CLIENT_OPTIONS: Options = [
     ("grpc.max_reconnect_backoff_ms", 5_000),
     ("grpc.use_local_subchannel_pool", 1),
 ]
-
-
-def open_channel(address: Address) -> grpc.aio.Channel:
-    """A channel to a peer; it dials when first used. Close it."""
-    address.require_loopback()
-    return grpc.aio.insecure_channel(str(address), options=CLIENT_OPTIONS)

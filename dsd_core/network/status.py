@@ -43,6 +43,8 @@ def error_of(failure: grpc.aio.AioRpcError, peer: str) -> DsdError:
 
 def _transport_error(failure: grpc.aio.AioRpcError, peer: str) -> DsdError:
     match failure.code():
+        case grpc.StatusCode.UNAVAILABLE if _is_impostor(failure.details()):
+            return Refused(f"what answers as {peer} is not the peer that was named; ask for its address or its token again")
         case grpc.StatusCode.UNAVAILABLE:
             return PeerLost(f"{peer} cannot be reached or went away; check that its dsd-node is running")
         case grpc.StatusCode.INTERNAL if failure.details() == _BROKEN_WRITE:
@@ -62,6 +64,12 @@ def _transport_error(failure: grpc.aio.AioRpcError, peer: str) -> DsdError:
 def unreachable(error: DsdError) -> DsdError:
     """A peer that is lost before anything was asked of it was never there."""
     return NoPeers(str(error)) if isinstance(error, PeerLost) else error
+
+
+def _is_impostor(details: str | None) -> bool:
+    """A handshake that failed for the key that was shown; a plaintext server shows none."""
+    text = details or ""
+    return ("Tls handshake failed" in text or "Hostname Verification" in text) and "WRONG_VERSION_NUMBER" not in text
 
 
 def _one_line(details: str | None) -> str:

@@ -14,7 +14,7 @@ from dsd_core.decoding.events import DraftedToken
 from dsd_core.errors import DsdError, OutOfCapacity, PeerLost, PromptTooLong, TimedOut, UsageError
 from dsd_core.model.drafter import ModelDrafter
 from dsd_core.model.span import Span
-from dsd_core.wire.v1 import stage_pb2
+from dsd_node.served_session import session_ended
 from tests.client.conftest import Clients
 from tests.conftest import END, LAYERS, POSITIONS, InProcessSwarm, TinyModel, build_model, eventually, save
 
@@ -463,7 +463,7 @@ async def test_a_session_closed_by_its_stage_is_an_error(clients: Clients, swarm
 
         async def close(chunk: Chunk) -> None:
             for session_id in list(node.service._sessions):
-                await node.service.CloseSession(stage_pb2.CloseSessionRequest(session_id=session_id), None)
+                await node.service._close(session_id, session_ended())
 
         assert (await interruption(answers.ask([5, 6, 7], max_new_tokens=60), close)).token_ids
     await eventually(lambda: swarms[2].sessions == 0)

@@ -26,11 +26,16 @@ from dsd_core.errors import (
     UsageError,
     VocabularyMismatch,
 )
+from dsd_core.network.address import Address
 from dsd_core.network.channels import SERVER_OPTIONS
+from dsd_core.network.join_token import JoinToken
+from dsd_core.network.known_peers import KnownPeers
+from dsd_core.network.stubs import stage_stub
+from dsd_core.network.transport import Secure
 from dsd_core.wire.v1 import stage_pb2, stage_pb2_grpc
 from dsd_node import service
 from tests.client.conftest import Clients
-from tests.conftest import LAYERS, POSITIONS, InProcessSwarm, TinyModel, build_tokenizer
+from tests.conftest import LAYERS, POSITIONS, InProcessSwarm, TinyModel, build_tokenizer, dial
 
 
 async def opening(join: list[str], model: object, drafter: object = "ngram") -> DsdError:
@@ -81,8 +86,37 @@ def test_what_is_no_address(target: TinyModel, address: str) -> None:
         Client([address], str(target))
 
 
-async def test_beyond_loopback(target: TinyModel) -> None:
-    assert type(await opening(["10.0.0.1:4100"], target)) is UsageError
+async def test_beyond_loopback_nothing_is_dialled_in_the_clear(target: TinyModel) -> None:
+    with pytest.raises(UsageError, match="not a loopback address"):
+        async with Client(["192.0.2.1:4100"], str(target), "none", insecure_loopback=True):
+            pass
+
+
+async def test_an_impostor_is_refused(one_stage: InProcessSwarm, two_stages: InProcessSwarm, target: TinyModel) -> None:
+    posing = JoinToken(((Address.parse(one_stage.addresses[0]), two_stages.nodes[0].peer),)).encode()
+    error = await opening([posing], target)
+    assert type(error) is Refused
+    assert "not the peer that was named" in str(error)
+
+
+async def test_who_answers_at_an_address_is_remembered(one_stage: InProcessSwarm, target: TinyModel, tmp_path: Path) -> None:
+    address = Address.parse(one_stage.addresses[0])
+    KnownPeers(tmp_path).pin(address, Secure.kept_in(None).peer_id)
+    with pytest.raises(Refused, match="somebody may be posing as it"):
+        async with Client([str(address)], str(target), "none", data_dir=tmp_path):
+            pass
+
+
+async def test_a_join_token_names_the_peer(one_stage: InProcessSwarm, target: TinyModel) -> None:
+    node = one_stage.nodes[0]
+    token = JoinToken(((Address.parse(node.address), node.peer),)).encode()
+    async with Client([token], str(target), "none") as client:
+        assert len((await client.generate([5, 6], max_new_tokens=3)).token_ids) == 3
+
+
+async def test_a_mistyped_token_is_a_usage_error(target: TinyModel) -> None:
+    with pytest.raises(UsageError, match="copy"):
+        Client(["dsd1AAAA"], str(target))
 
 
 async def test_another_model(two_stages: InProcessSwarm, stranger: TinyModel, target: TinyModel) -> None:
@@ -291,10 +325,11 @@ class Liar(stage_pb2_grpc.StageServiceServicer):
 @pytest_asyncio.fixture(loop_scope="session")
 async def liar(one_stage: InProcessSwarm) -> AsyncIterator[tuple[Liar, str]]:
     request = stage_pb2.DescribeRequest(protocol_version=1)
-    liar = Liar(await one_stage.nodes[0].service.Describe(request, None))
+    async with dial(one_stage.nodes[0]) as channel:
+        liar = Liar(await stage_stub(channel).Describe(request))
     server = grpc.aio.server(options=SERVER_OPTIONS)
     stage_pb2_grpc.add_StageServiceServicer_to_server(liar, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = Secure.kept_in(None).listen(server, Address("127.0.0.1", 0))
     await server.start()
     yield liar, f"127.0.0.1:{port}"
     await server.stop(None)

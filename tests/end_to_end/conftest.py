@@ -99,7 +99,7 @@ async def nodes(target: TinyModel) -> AsyncIterator[LocalSwarm]:
 @pytest.fixture(scope="session")
 def join(nodes: LocalSwarm, target: TinyModel) -> list[str]:
     """The options that reach the session's nodes."""
-    return [*(option for address in nodes.addresses for option in ("--join", address)), "--model", str(target)]
+    return [*(option for token in nodes.joins for option in ("--join", token)), "--model", str(target)]
 
 
 Generate = Callable[..., Ended]

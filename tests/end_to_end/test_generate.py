@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from dsd_client.local_swarm import LocalSwarm
+from dsd_core.network.address import Address
+from dsd_core.network.join_token import JoinToken
 from tests.conftest import TinyModel, build_tokenizer
 from tests.end_to_end.conftest import SECONDS, Commands, Generate, ended
 
@@ -94,7 +96,17 @@ def test_usage_that_the_command_line_itself_refuses(commands: Commands, argument
 
 def test_a_node_refuses_addresses_before_it_loads_anything(commands: Commands) -> None:
     for listen in ("0.0.0.0:4100", "nonsense"):
-        assert listen in commands.run("dsd-node", "start", "--listen", listen).assert_failed(2)
+        found = commands.run("dsd-node", "start", "--insecure-loopback", "--listen", listen)
+        assert listen in found.assert_failed(2)
+
+
+def test_what_is_met_at_an_address_for_the_first_time_is_said(
+    commands: Commands, target: TinyModel, nodes: LocalSwarm, tmp_path: Path
+) -> None:
+    joins = [option for address in nodes.addresses for option in ("--join", address)]
+    command = ["dsd-client", "generate", *joins, "--model", str(target), "--data-dir", str(tmp_path), PROMPT]
+    assert commands.run(*command).err.count("for the first time") == len(nodes.addresses)
+    assert "for the first time" not in commands.run(*command).err
 
 
 def test_a_bad_address_to_join(commands: Commands) -> None:
@@ -115,7 +127,7 @@ def test_no_peers(commands: Commands, target: TinyModel) -> None:
 
 
 def test_an_unknown_model(commands: Commands, nodes: LocalSwarm) -> None:
-    found = commands.run("dsd-client", "generate", "--join", nodes.addresses[0], "--model", "nobody/nothing-of-this-name", "x")
+    found = commands.run("dsd-client", "generate", "--join", nodes.joins[0], "--model", "nobody/nothing-of-this-name", "x")
     assert "nobody/nothing-of-this-name" in found.assert_failed(5)
 
 
@@ -125,7 +137,7 @@ def test_layers_that_the_model_has_not(commands: Commands, target: TinyModel) ->
 
 
 def test_layers_that_nobody_holds(commands: Commands, nodes: LocalSwarm, target: TinyModel) -> None:
-    found = commands.run("dsd-client", "generate", "--join", nodes.addresses[0], "--model", str(target), "x")
+    found = commands.run("dsd-client", "generate", "--join", nodes.joins[0], "--model", str(target), "x")
     assert "2:4" in found.assert_failed(9)
 
 
@@ -160,16 +172,17 @@ def test_a_directory_without_safetensors(commands: Commands, target: TinyModel, 
 
 
 @pytest.fixture
-def own_nodes(commands: Commands, target: TinyModel) -> list[tuple[subprocess.Popen[str], str]]:
-    """Two nodes that a test may kill, and their addresses."""
+def own_nodes(commands: Commands, target: TinyModel, tmp_path: Path) -> list[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """Two nodes that a test may kill, and what they said when they were ready."""
     started = [
         commands.start(
             "dsd-node", "start", "--model", str(target), "--layers", layers, "--listen", "127.0.0.1:0", "--json",
+            "--data-dir", str(tmp_path / layers[0]),
             stderr=subprocess.DEVNULL,
         )
         for layers in ("0:3", "3:4")
     ]  # fmt: skip
-    return [(node, _ready(node)["address"]) for node in started]
+    return [(node, _ready(node)) for node in started]
 
 
 def _ready(node: subprocess.Popen[str]) -> dict[str, str]:
@@ -186,16 +199,16 @@ def _long_answer(commands: Commands, target: TinyModel, addresses: list[str], *m
 
 
 def test_the_ready_line_and_a_node_that_is_killed(
-    commands: Commands, target: TinyModel, own_nodes: list[tuple[subprocess.Popen[str], str]]
+    commands: Commands, target: TinyModel, own_nodes: list[tuple[subprocess.Popen[str], dict[str, str]]]
 ) -> None:
-    (first, address), (last, dying) = own_nodes
-    answering = _long_answer(commands, target, [address, dying])
+    (first, living), (last, dying) = own_nodes
+    answering = _long_answer(commands, target, [living["join"], dying["join"]])
     assert answering.stdout is not None
     begun = answering.stdout.read(30)
     last.kill()
     found = ended(answering)
     message = found.assert_failed(13)
-    assert dying in message
+    assert dying["address"] in message
     whole = target.tokenizer.decode(
         target.greedy(target.tokenizer(PROMPT)["input_ids"], 480).token_ids, skip_special_tokens=True
     )
@@ -214,7 +227,7 @@ def test_the_ready_line(commands: Commands, target: TinyModel) -> None:
     ready = _ready(node)
     assert set(ready) == {"event", "address", "peer_id", "join", "model", "layers"}
     assert (ready["event"], ready["model"], ready["layers"]) == ("ready", str(target), [1, 3])
-    assert ready["join"] == ready["address"]
+    assert JoinToken.decode(ready["join"]).seeds == ((Address.parse(ready["address"]), ready["peer_id"]),)
     assert int(ready["address"].removeprefix("127.0.0.1:")) > 0
     node.send_signal(signal.SIGTERM)
     found = ended(node)

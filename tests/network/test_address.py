@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dsd_core.errors import UsageError
 from dsd_core.network.address import Address
-from dsd_core.network.channels import open_channel
+from dsd_core.network.transport import Plaintext
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,17 @@ def test_any_text_is_an_address_or_a_usage_error(text: str) -> None:
     assert Address.parse(str(address)) == address
 
 
+PLAIN = Plaintext()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1"])
 def test_loopback(host: str) -> None:
     Address(host, 4100).require_loopback()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.1", "::", "example.org", "localhost.example.org", "128.0.0.1", "127.1"])
-def test_beyond_loopback_nothing_is_dialled_or_listened_on(host: str) -> None:
+def test_beyond_loopback_nothing_is_done_in_the_clear(host: str) -> None:
     with pytest.raises(UsageError, match="not a loopback address"):
         Address(host, 4100).require_loopback()
     with pytest.raises(UsageError, match="not a loopback address"):
-        open_channel(Address(host, 4100))
+        PLAIN.channel(Address(host, 4100), PLAIN.peer_id)

@@ -14,9 +14,10 @@ from click.testing import CliRunner
 from dsd_core import errors
 from dsd_core.errors import DsdError, NoPeers, OutOfCapacity, PeerLost, ProtocolError, Refused, TimedOut
 from dsd_core.network.address import Address
-from dsd_core.network.channels import MAX_MESSAGE_BYTES, SERVER_OPTIONS, open_channel
+from dsd_core.network.channels import MAX_MESSAGE_BYTES, SERVER_OPTIONS
 from dsd_core.network.status import abort, error_of, unreachable
 from dsd_core.network.stubs import stage_stub
+from dsd_core.network.transport import Plaintext
 from dsd_core.wire.v1 import stage_pb2, stage_pb2_grpc
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DsdError)]
@@ -37,6 +38,9 @@ class Failing(stage_pb2_grpc.StageServiceServicer):
         raise RuntimeError("a bug\nin two lines")
 
 
+PLAIN = Plaintext()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def server() -> AsyncIterator[tuple[Failing, Address]]:
     service = Failing()
@@ -49,7 +53,7 @@ async def server() -> AsyncIterator[tuple[Failing, Address]]:
 
 
 async def failure_of(address: Address, method: str = "Describe", request: object = None, seconds: float = 5.0) -> DsdError:
-    async with open_channel(address) as channel:
+    async with PLAIN.channel(address, PLAIN.peer_id) as channel:
         call = getattr(stage_stub(channel), method)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(request or stage_pb2.DescribeRequest(), timeout=seconds)

@@ -13,13 +13,12 @@ from dsd_core.decoding.frames import Verdict
 from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError
-from dsd_core.network.address import Address
-from dsd_core.network.channels import open_channel
+from dsd_core.network.identity import public_bytes_of
 from dsd_core.network.status import error_of
 from dsd_core.network.stubs import stage_stub
 from dsd_core.wire.codec import rule_to_wire, verdicts_from_wire
 from dsd_core.wire.v1 import stage_pb2
-from tests.conftest import InProcessNode
+from tests.conftest import InProcessNode, dial
 
 SECONDS = 5.0
 GREEDY = ChoiceRule(SamplingParams(seed=0))
@@ -105,7 +104,7 @@ async def failure_of(call: Any) -> DsdError:
 async def refusal(node: InProcessNode, **request: Any) -> DsdError | None:
     """What a node says to OpenSession: None if it agrees."""
     sound: dict[str, Any] = {"session_id": secrets.token_bytes(16), "capacity": 8, "sampling": rule_to_wire(GREEDY)}
-    async with open_channel(Address.parse(node.address)) as channel:
+    async with dial(node) as channel:
         try:
             await stage_stub(channel).OpenSession(stage_pb2.OpenSessionRequest(**sound | request), timeout=SECONDS)
         except grpc.aio.AioRpcError as failure:
@@ -114,7 +113,7 @@ async def refusal(node: InProcessNode, **request: Any) -> DsdError | None:
 
 
 async def close_session(node: InProcessNode, session_id: bytes) -> None:
-    async with open_channel(Address.parse(node.address)) as channel:
+    async with dial(node) as channel:
         await stage_stub(channel).CloseSession(stage_pb2.CloseSessionRequest(session_id=session_id), timeout=SECONDS)
 
 
@@ -124,14 +123,17 @@ async def open_raw(
 ) -> AsyncIterator[RawSession]:
     """Open at every stage, and both streams. Leaving it breaks the streams, as a client does that goes away."""
     async with AsyncExitStack() as stack:
-        channels = [await stack.enter_async_context(open_channel(Address.parse(node.address))) for node in nodes]
+        channels = [await stack.enter_async_context(dial(node)) for node in nodes]
         session = RawSession([stage_stub(channel) for channel in channels], secrets.token_bytes(16))
+        keys = [b"", *(public_bytes_of(node.peer) for node in nodes), b""]
         downstreams = [*(node.address for node in nodes[1:]), ""]
-        for stub, downstream in zip(session.stubs, downstreams, strict=True):
+        for index, (stub, downstream) in enumerate(zip(session.stubs, downstreams, strict=True)):
             request = stage_pb2.OpenSessionRequest(
                 session_id=session.session_id,
                 capacity=capacity,
+                upstream_peer=keys[index],
                 downstream=downstream,
+                downstream_peer=keys[index + 2],
                 sampling=None if downstream else rule_to_wire(rule),
                 idle_seconds=idle_seconds,
             )

@@ -17,7 +17,7 @@ from dsd_core.errors import DsdError, OutOfCapacity, PeerLost, ProtocolError, Re
 from dsd_core.model.span import Span, SpanInput
 from dsd_core.wire.v1 import stage_pb2
 from tests.conftest import LAYERS, InProcessNode, InProcessSwarm, TinyModel, eventually
-from tests.node.conftest import failure_of, open_raw
+from tests.node.conftest import close_session, failure_of, open_raw
 
 PROMPT = [5, 6, 7, 8, 9, 10]
 WIDTH = 32
@@ -298,7 +298,7 @@ async def test_a_stage_that_was_never_there_is_named(new_swarm: InProcessSwarm, 
 async def test_a_next_stage_that_refuses_is_named(new_swarm: InProcessSwarm, target: TinyModel) -> None:
     nodes = [await new_swarm.start(target, span) for span in (range(2), range(2, LAYERS))]
     async with open_raw(nodes) as session:
-        await nodes[1].service.CloseSession(stage_pb2.CloseSessionRequest(session_id=session.session_id), None)
+        await close_session(nodes[1], session.session_id)
         await session.send_run(PROMPT, 0)
         error = await session.failure()
         assert type(error) is Refused

@@ -9,21 +9,21 @@ import pytest
 
 from dsd_core.errors import DsdError, OutOfCapacity, PromptTooLong, ProtocolError, Refused, TimedOut, UsageError
 from dsd_core.model import kv
-from dsd_core.network.address import Address
-from dsd_core.network.channels import open_channel
+from dsd_core.network.identity import Identity, public_bytes_of
 from dsd_core.network.status import error_of
 from dsd_core.network.stubs import stage_stub
 from dsd_core.wire import PROTOCOL_VERSION
 from dsd_core.wire.v1 import stage_pb2
 from dsd_node import service
-from tests.conftest import LAYERS, POSITIONS, InProcessSwarm, TinyModel, eventually
+from tests.conftest import LAYERS, POSITIONS, InProcessNode, InProcessSwarm, TinyModel, dial, eventually
 from tests.node.conftest import close_session, open_raw, refusal
 
 PROMPT = [5, 6, 7, 8]
+NOWHERE: dict[str, Any] = {"downstream": "127.0.0.1:1", "downstream_peer": public_bytes_of(Identity.ephemeral().peer_id)}
 
 
-async def describe(address: str, version: int = PROTOCOL_VERSION) -> Any:
-    async with open_channel(Address.parse(address)) as channel:
+async def describe(node: InProcessNode, version: int = PROTOCOL_VERSION) -> Any:
+    async with dial(node) as channel:
         return await stage_stub(channel).Describe(stage_pb2.DescribeRequest(protocol_version=version), timeout=5)
 
 
@@ -31,7 +31,7 @@ async def describe(address: str, version: int = PROTOCOL_VERSION) -> Any:
 
 
 async def test_a_stage_says_what_it_holds(two_stages: InProcessSwarm, target: TinyModel) -> None:
-    first, last = [await describe(address) for address in two_stages.addresses]
+    first, last = [await describe(node) for node in two_stages.nodes]
     assert (first.first_layer, first.end_layer, last.first_layer, last.end_layer) == (0, 2, 2, LAYERS)
     for said in (first, last):
         assert said.protocol_version == PROTOCOL_VERSION
@@ -45,7 +45,7 @@ async def test_a_stage_says_what_it_holds(two_stages: InProcessSwarm, target: Ti
 @pytest.mark.parametrize("version", [0, PROTOCOL_VERSION + 1])
 async def test_a_caller_of_another_version_is_refused(one_stage: InProcessSwarm, version: int) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await describe(one_stage.addresses[0], version)
+        await describe(one_stage.nodes[0], version)
     error = error_of(caught.value, "")
     assert type(error) is Refused
     assert f"the caller {version}" in str(error)
@@ -56,9 +56,9 @@ async def test_a_caller_of_another_version_is_refused(one_stage: InProcessSwarm,
 
 async def test_a_session_reserves_exactly_what_it_was_promised(new_swarm: InProcessSwarm, target: TinyModel) -> None:
     node = await new_swarm.start(target, range(1, 3))
-    async with open_channel(Address.parse(node.address)) as channel:
+    async with dial(node) as channel:
         stub = stage_stub(channel)
-        request = stage_pb2.OpenSessionRequest(session_id=bytes(16), capacity=100, downstream="127.0.0.1:1")
+        request = stage_pb2.OpenSessionRequest(session_id=bytes(16), capacity=100, **NOWHERE)
         opened = await stub.OpenSession(request)
         # Keys and values of two layers, two heads of eight floats each.
         assert opened.reserved_bytes == node.engine.span.kv_bytes(100) == 100 * 2 * 2 * 2 * 8 * 4
@@ -208,8 +208,10 @@ async def test_memory_that_is_not_there(one_stage: InProcessSwarm, monkeypatch: 
         (0, {}, ProtocolError),
         (0, {"sampling": None}, ProtocolError),
         (0, {"downstream": "127.0.0.1:1"}, ProtocolError),
-        (0, {"downstream": "nowhere", "sampling": None}, UsageError),
-        (0, {"downstream": "10.0.0.1:4100", "sampling": None}, UsageError),
+        (0, NOWHERE | {"downstream": "nowhere", "sampling": None}, UsageError),
+        (0, NOWHERE | {"downstream_peer": bytes(32), "sampling": None}, ProtocolError),
+        (0, NOWHERE | {"downstream_peer": b"short", "sampling": None}, ProtocolError),
+        (0, NOWHERE | {"upstream_peer": b"short", "sampling": None}, ProtocolError),
     ],
 )
 async def test_terms_that_make_no_sense(

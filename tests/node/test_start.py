@@ -8,6 +8,8 @@ import pytest
 
 from dsd_core.errors import AddressInUse, DsdError, InvalidSpan, ModelNotFound, UsageError
 from dsd_core.network.address import Address
+from dsd_core.network.identity import parse_peer_id
+from dsd_core.network.join_token import JoinToken
 from dsd_node.start import NodeConfig, parse_layers, serve
 from tests.conftest import LAYERS, TinyModel, eventually
 
@@ -28,8 +30,8 @@ def test_what_names_no_layers(text: str) -> None:
 @pytest.mark.parametrize(
     ("config", "kind"),
     [
-        ({"listen": Address("0.0.0.0", 0)}, UsageError),
-        ({"listen": Address("10.1.2.3", 4100)}, UsageError),
+        ({"listen": Address("0.0.0.0", 0), "insecure_loopback": True}, UsageError),
+        ({"listen": Address("192.0.2.1", 4100)}, AddressInUse),
         ({"layers": "3:9"}, InvalidSpan),
         ({"layers": "2:2"}, InvalidSpan),
         ({"layers": "3:1"}, InvalidSpan),
@@ -58,14 +60,10 @@ async def test_a_node_says_that_it_is_ready_and_stops_when_cancelled(
     node = asyncio.create_task(serve(NodeConfig(str(target), "1:3", ANY, announce, device="cpu", json=True)))
     output: list[str] = []
     await eventually(lambda: output.append(capsys.readouterr().out) or any(output))  # type: ignore[func-returns-value]
-    assert json.loads("".join(output)) == {
-        "event": "ready",
-        "address": "127.0.0.2:9",
-        "peer_id": None,
-        "join": "127.0.0.2:9",
-        "model": str(target),
-        "layers": [1, 3],
-    }
+    said = json.loads("".join(output))
+    peer = parse_peer_id(said.pop("peer_id"))
+    assert JoinToken.decode(said.pop("join")).seeds == ((announce, peer),)
+    assert said == {"event": "ready", "address": "127.0.0.2:9", "model": str(target), "layers": [1, 3]}
     node.cancel()
     await asyncio.wait([node])
     assert node.cancelled()

@@ -115,6 +115,8 @@ class OpenSessionRequest(google.protobuf.message.Message):
     DOWNSTREAM_FIELD_NUMBER: builtins.int
     SAMPLING_FIELD_NUMBER: builtins.int
     IDLE_SECONDS_FIELD_NUMBER: builtins.int
+    UPSTREAM_PEER_FIELD_NUMBER: builtins.int
+    DOWNSTREAM_PEER_FIELD_NUMBER: builtins.int
     session_id: builtins.bytes
     """16 random bytes."""
     capacity: builtins.int
@@ -123,6 +125,10 @@ class OpenSessionRequest(google.protobuf.message.Message):
     """Address of the stage that gets the hidden states; empty at the last stage."""
     idle_seconds: builtins.int
     """A session that gets no frame for so long is closed."""
+    upstream_peer: builtins.bytes
+    """Public key of the peer that frames are taken from, 32 bytes; empty at the first stage, where that is the caller."""
+    downstream_peer: builtins.bytes
+    """Public key of the peer at `downstream`; empty at the last stage."""
     @property
     def sampling(self) -> global___Sampling:
         """Set at the last stage only."""
@@ -135,9 +141,11 @@ class OpenSessionRequest(google.protobuf.message.Message):
         downstream: builtins.str = ...,
         sampling: global___Sampling | None = ...,
         idle_seconds: builtins.int = ...,
+        upstream_peer: builtins.bytes = ...,
+        downstream_peer: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["capacity", b"capacity", "downstream", b"downstream", "idle_seconds", b"idle_seconds", "sampling", b"sampling", "session_id", b"session_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["capacity", b"capacity", "downstream", b"downstream", "downstream_peer", b"downstream_peer", "idle_seconds", b"idle_seconds", "sampling", b"sampling", "session_id", b"session_id", "upstream_peer", b"upstream_peer"]) -> None: ...
 
 global___OpenSessionRequest = OpenSessionRequest
 

@@ -1,0 +1,72 @@
+"""Small files that nobody else may write or read, made once and never changed in place."""
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from dsd_core.errors import UsageError
+
+MAX_BYTES = 4096
+
+
+def create(path: Path, content: bytes) -> bool:
+    """Put `content` at `path`, whole or not at all. False if there is a file already, which then stays as it is.
+
+    Of several processes that race one wins, and all read the same. Raises UsageError where that cannot be.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_own(path.parent, path.parent.stat(), others_may=0o055)
+        return _put(path, content)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {_reason(error)}; name another directory with --data-dir") from None
+
+
+def read(path: Path) -> bytes | None:
+    """None if there is no such file. Raises UsageError for one that others could have written or read."""
+    try:
+        _require_own(path.parent, path.parent.stat(), others_may=0o055)
+        _require_own(path, path.stat(), others_may=0)
+        if not path.is_file():
+            raise UsageError(f"{path} is not a file; move it away, or name another --data-dir")
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {_reason(error)}; make it readable, or name another --data-dir") from None
+
+
+def _put(path: Path, content: bytes) -> bool:
+    descriptor, draft = tempfile.mkstemp(prefix=".new-", dir=path.parent)  # of mode 0600
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        # Unlike a rename, a link never replaces what another process was first to put there.
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(draft)
+    return True
+
+
+def _require_own(path: Path, status: os.stat_result, *, others_may: int) -> None:
+    if os.name != "posix":
+        return
+    if status.st_uid not in (os.geteuid(), 0):
+        raise UsageError(f"{path} belongs to another user, who could read or replace it; name another --data-dir")
+    if excess := stat.S_IMODE(status.st_mode) & 0o077 & ~others_may:
+        raise UsageError(f"{path} is open to other users (mode {excess:03o} too much); run chmod go-{_letters(excess)} on it")
+
+
+def _letters(mode: int) -> str:
+    """As chmod names them, whoever of group and others it is about."""
+    return "".join(letter for letter, bits in (("r", 0o44), ("w", 0o22), ("x", 0o11)) if mode & bits)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__

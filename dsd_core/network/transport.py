@@ -1,0 +1,101 @@
+"""How peers reach each other and know each other: over mutual TLS, or, on one machine and on request, in the clear."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc.aio
+
+from dsd_core.network.address import Address
+from dsd_core.network.certificates import CHANNEL_OPTIONS, caller, channel_credentials, peer_id_at, server_credentials
+from dsd_core.network.channels import CLIENT_OPTIONS
+from dsd_core.network.identity import Identity, PeerId
+from dsd_core.network.known_peers import KnownPeers
+
+
+class Transport(Protocol):
+    """One peer's end of all its connections."""
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Our own."""
+        ...
+
+    def listen(self, server: grpc.aio.Server, address: Address) -> int:
+        """Returns the port. Raises RuntimeError where nobody can listen, UsageError where we may not."""
+        ...
+
+    async def meet(self, address: Address) -> tuple[PeerId, bool]:
+        """Who answers at an address that came without a peer id, and whether it is the first time. Raises DsdError."""
+        ...
+
+    def channel(self, address: Address, peer: PeerId) -> grpc.aio.Channel:
+        """On which nobody but `peer` can answer. It dials when first used; close it."""
+        ...
+
+    def caller(self, context: Any) -> PeerId:
+        """Who makes a call. Raises Refused if that is not proven."""
+        ...
+
+
+class Secure:
+    """Mutual TLS between peers that are known by their keys (certificates.py). Trust on first use is kept in `known`."""
+
+    def __init__(self, identity: Identity, known: KnownPeers) -> None:
+        self._identity = identity
+        self._known = known
+
+    @classmethod
+    def kept_in(cls, data_dir: Path | None) -> "Secure":
+        """Identity and known peers of a directory; with None, of this process alone."""
+        identity = Identity.load_or_create(data_dir) if data_dir else Identity.ephemeral()
+        return cls(identity, KnownPeers(data_dir))
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self._identity.peer_id
+
+    def listen(self, server: grpc.aio.Server, address: Address) -> int:
+        return server.add_secure_port(str(address), server_credentials(self._identity))
+
+    async def meet(self, address: Address) -> tuple[PeerId, bool]:
+        peer = await peer_id_at(address)
+        return peer, self._known.pin(address, peer)
+
+    def channel(self, address: Address, peer: PeerId) -> grpc.aio.Channel:
+        credentials = channel_credentials(self._identity, peer)
+        return grpc.aio.secure_channel(str(address), credentials, options=[*CLIENT_OPTIONS, *CHANNEL_OPTIONS])
+
+    def caller(self, context: Any) -> PeerId:
+        return caller(context)
+
+
+class Plaintext:
+    """No TLS, on loopback addresses only. Nobody proves anything: every peer passes for the same one."""
+
+    def __init__(self) -> None:
+        # Of nobody: made anew in each process, so it is no use to anybody else.
+        self._everybody = Identity.ephemeral().peer_id
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self._everybody
+
+    def listen(self, server: grpc.aio.Server, address: Address) -> int:
+        address.require_loopback()
+        return server.add_insecure_port(str(address))
+
+    async def meet(self, address: Address) -> tuple[PeerId, bool]:
+        address.require_loopback()
+        return self._everybody, False
+
+    def channel(self, address: Address, peer: PeerId) -> grpc.aio.Channel:
+        address.require_loopback()
+        return grpc.aio.insecure_channel(str(address), options=CLIENT_OPTIONS)
+
+    def caller(self, context: Any) -> PeerId:
+        return self._everybody
+
+
+def transport(data_dir: Path | None, *, insecure_loopback: bool) -> Transport:
+    """What the options of a command or of the SDK ask for."""
+    return Plaintext() if insecure_loopback else Secure.kept_in(data_dir)

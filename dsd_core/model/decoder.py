@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dsd_core.errors import InvalidWeights, OutOfCapacity, UnsupportedModel
-from dsd_core.model import attention
+from dsd_core.model import attention, shortcuts
 from dsd_core.model.checkpoint import Checkpoint, Piece, Progress
 from dsd_core.model.families import Family, family_of, span_config
 from dsd_core.model.memory import available_bytes
@@ -46,6 +46,7 @@ def load_decoder(
     pieces = _materialize_parameters(base, checkpoint, layers, dtype, device)
     head = None if head_name is None else _materialize_head(source, pieces, head_name, dtype, device)
     checkpoint.read(pieces, progress)
+    shortcuts.take(base)
     return Decoder(base, head)
 
 

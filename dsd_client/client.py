@@ -22,7 +22,7 @@ from dsd_client.results import Chunk, Result
 from dsd_client.swarm import Swarm, seeds
 from dsd_client.target_model import TargetModel
 from dsd_core import embedded
-from dsd_core.decoding.lookahead import LONGEST_DRAFT, AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
+from dsd_core.decoding.lookahead import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
 from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.session import Session, SessionConfig
 from dsd_core.decoding.target import ChoiceRule
@@ -149,22 +149,23 @@ class Client:
     async def conversation(self, *, positions: int, **options: Unpack[ConversationOptions]) -> AsyncIterator[AnswerStream]:
         """A session of `positions` tokens in all, prompts and answers, that may be asked repeatedly."""
         _check(positions, options)
-        policy, slack = _policy(options.get("speculation", "blocking"), options.get("lookahead"))
+        policy = _policy(options.get("speculation", "blocking"), options.get("lookahead"))
         if self._drafter is None:
-            policy, slack = Plain(), 0
+            policy = Plain()
         rule = _rule(options.get("sampling") or self.target.sampling, options.get("logprobs", 0))
         assert self._swarm is not None
         stages = await self._swarm.chain(self.target.manifest_hash)
-        capacity = min(positions + slack, stages[0].description.max_positions)
+        # Nothing on top for drafts: a frame never reaches further than the answer may.
+        capacity = min(positions, stages[0].description.max_positions)
         link = await LaneLink.open(stages, rule, capacity)
         try:
-            drafter = await self._thread.open(self._drafter, rule, capacity) if self._drafter and slack else None
+            drafts = self._drafter if not isinstance(policy, Plain) else None
+            drafter = await self._thread.open(drafts, rule, capacity) if drafts else None
         except BaseException:
             await link.close()
             raise
         config = SessionConfig(
             capacity=capacity,
-            draft_slack=min(slack, capacity - 1),
             chunk=_chunk(stages[0].description.hidden_size),
             round_seconds=self._timeout,
             near_tie_nats=_NEAR_TIE_NATS[stages[0].dtype.value],
@@ -187,17 +188,14 @@ def _check(positions: int, options: ConversationOptions) -> None:
         raise UsageError(f"a session of {positions} positions holds nothing; ask for at least 1 token")
 
 
-def _policy(speculation: str, lookahead: int | None) -> tuple[Lookahead, int]:
-    """The policy by its name, and the positions that its drafts may take."""
+def _policy(speculation: str, lookahead: int | None) -> Lookahead:
     if lookahead is not None and not 1 <= lookahead <= LONGEST_LOOKAHEAD:
         raise UsageError(f"lookahead is {lookahead}; it must be between 1 and {LONGEST_LOOKAHEAD}")
     match speculation:
         case "off":
-            return Plain(), 0
+            return Plain()
         case "blocking":
-            if lookahead is None:
-                return Blocking(AdaptiveLength()), 2 * LONGEST_DRAFT
-            return Blocking(FixedLength(lookahead)), 2 * lookahead  # a frame, and what a rejection leaves of its predecessor
+            return Blocking(AdaptiveLength() if lookahead is None else FixedLength(lookahead))
         case _:
             raise UsageError(f"there is no speculation {speculation!r}; use blocking or off")
 

@@ -1,6 +1,7 @@
 """What both commands share: one way to run, and one way to fail."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -11,10 +12,12 @@ import click
 from dsd_core.errors import DsdError
 
 INTERRUPTED = 130
+TERMINATED = 143
 
 
-def main(command: click.Command, program: str) -> NoReturn:
-    """Run a command line. An error is one line on stderr and its own exit code; Ctrl-C leaves with 130, SIGTERM with 0."""
+def main(command: click.Command, program: str, *, terminated: int = TERMINATED) -> NoReturn:
+    """Run a command line. An error is one line on stderr and its own exit code; Ctrl-C leaves with 130, SIGTERM with
+    `terminated`, and a reader of stdout that has gone away quietly with 1."""
     try:
         sys.exit(command.main(prog_name=program, standalone_mode=False) or 0)
     except DsdError as error:
@@ -26,7 +29,10 @@ def main(command: click.Command, program: str) -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         sys.exit(INTERRUPTED)
     except asyncio.CancelledError:  # SIGTERM, and everything has been put away
-        sys.exit(0)
+        sys.exit(terminated)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        sys.exit(1)
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -75,7 +75,7 @@ def main() -> None:
     """The `dsd-node` command."""
     from dsd_core import command
 
-    command.main(cli, PROGRAM)
+    command.main(cli, PROGRAM, terminated=0)  # to be told to stop is how a node ends
 
 
 if __name__ == "__main__":

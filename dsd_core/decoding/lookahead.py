@@ -13,8 +13,6 @@ from dsd_core.decoding.ids import NodeId
 from dsd_core.decoding.line_fit import LineFit
 from dsd_core.decoding.tree import TokenTree
 
-LONGEST_DRAFT = 16
-
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -147,7 +145,7 @@ class AdaptiveLength:
     `probe_every` tokens: a drafter that is never asked can never show that it has become useful.
     """
 
-    longest: int = LONGEST_DRAFT
+    longest: int = 16
     probe_every: int = 32
     _draft: LineFit = field(default_factory=LineFit)
     """Of a single token."""

@@ -8,7 +8,6 @@ import torch
 
 from dsd_client import Client, FinishReason, Origin, Result, SamplingParams
 from dsd_core.decoding.target import ChoiceRule, verdict
-from dsd_core.errors import PromptTooLong
 from tests.client.conftest import Clients
 from tests.conftest import POSITIONS, InProcessSwarm, TinyModel
 
@@ -137,7 +136,6 @@ async def test_a_prompt_of_several_frames(clients: Clients, target: TinyModel, m
     assert result.stats.frames <= 9
 
 
-@pytest.mark.xfail(strict=True, raises=PromptTooLong, reason="positions for drafts are taken from those of the answer")
 async def test_all_positions_can_be_used(clients: Clients, target: TinyModel) -> None:
     """Drafting must not cost an answer its last positions."""
     long = [int(token) for token in np.random.default_rng(2).integers(1, 300, POSITIONS - 12)]

@@ -3,9 +3,10 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import Any, Generic, TypeVar, Unpack
 
 from dsd_client.answer import AnswerStream
 from dsd_client.client import MAX_NEW_TOKENS, TIMEOUT_SECONDS, Client, ConversationOptions
@@ -101,13 +102,13 @@ class SyncClient:
 
     def _run(self, coroutine: Coroutine[Any, Any, Value]) -> Value:
         """Wait for a coroutine of the loop's thread; Ctrl-C here cancels it there, and waits until it has cleaned up."""
-        ended = threading.Event()
-        future = asyncio.run_coroutine_threadsafe(_telling(ended, coroutine), self._loop)
+        job = _Job(coroutine)
         try:
-            return future.result()
+            self._loop.call_soon_threadsafe(job.start)
+            return job.result()
         except KeyboardInterrupt:
-            future.cancel()
-            ended.wait(CLEANUP_SECONDS)
+            self._loop.call_soon_threadsafe(job.cancel)
+            job.wait(CLEANUP_SECONDS)
             raise
 
     def _stop(self) -> None:
@@ -133,11 +134,42 @@ class SyncAnswers:
         return self._client._iterate(self._answers.ask(prompt, max_new_tokens=max_new_tokens, stop=stop))
 
 
-async def _telling(ended: threading.Event, coroutine: Coroutine[Any, Any, Value]) -> Value:
-    try:
-        return await coroutine
-    finally:
-        ended.set()
+class _Job(Generic[Value]):
+    """A coroutine on its way to the loop's thread. It can be cancelled at any time: Ctrl-C may come while it is handed over."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Value]) -> None:
+        self._coroutine = coroutine
+        self._task: asyncio.Task[Value] | None = None
+        self._outcome: Future[Value] = Future()
+
+    def start(self) -> None:
+        """In the loop's thread."""
+        self._task = asyncio.ensure_future(self._coroutine)
+        self._task.add_done_callback(self._finish)
+
+    def cancel(self) -> None:
+        """In the loop's thread, behind `start` if that was ever asked for."""
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._coroutine.close()
+            self._outcome.cancel()
+
+    def result(self) -> Value:
+        return self._outcome.result()
+
+    def wait(self, seconds: float) -> None:
+        """Until it has ended, cleaned up and all."""
+        with suppress(CancelledError, TimeoutError):
+            self._outcome.exception(seconds)
+
+    def _finish(self, task: asyncio.Task[Value]) -> None:
+        if task.cancelled():
+            self._outcome.cancel()
+        elif (error := task.exception()) is not None:
+            self._outcome.set_exception(error)
+        else:
+            self._outcome.set_result(task.result())
 
 
 async def _next(chunks: AsyncGenerator[Chunk, None]) -> Chunk | None:

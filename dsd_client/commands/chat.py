@@ -72,7 +72,13 @@ class _Talk:
 
     def _turn(self, said: str) -> None:
         try:
-            self._answer(said)
+            answers = self._answers or self._open()
+        except KeyboardInterrupt:
+            return _note("[stopped]")
+        except DsdError as error:
+            return _note(f"{error}. Say it again to try again.")
+        try:
+            self._answer(answers, said)
         except UsageError as error:
             self._history.forget_last_turn()
             _note(str(error))
@@ -84,8 +90,7 @@ class _Talk:
             self.close()
             _note(f"\n{error}. Say something to try again; what was said is kept.")
 
-    def _answer(self, said: str) -> None:
-        answers = self._answers or self._open()
+    def _answer(self, answers: SyncAnswers, said: str) -> None:
         prompt = self._history.prompt(said)
         stop = (*self._options.stop, *self._history.stop)
         try:

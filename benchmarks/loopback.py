@@ -11,7 +11,7 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -67,7 +67,7 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     _print(rates, transports)
 
 
-def _reference(source: ModelSource, tokens: int):  # type: ignore[no-untyped-def]
+def _reference(source: ModelSource, tokens: int) -> Callable[[], float]:
     """A function that generates `tokens` tokens and returns tokens/s, first token included, as for the swarm."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -1,13 +1,10 @@
 """Logs of both commands: one line each, on stderr, never a prompt or a token above DEBUG."""
 
 import logging
-import os
 import sys
 
 
 def configure(*, verbose: bool) -> None:
-    # gRPC writes to stderr by itself, of forks that are none of the user's business.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         stream=sys.stderr,

@@ -40,6 +40,7 @@ from dsd_core.decoding.frames import Verdict
 from dsd_core.decoding.ids import DraftId, NodeId, TokenId
 from dsd_core.decoding.lane import Lane
 from dsd_core.decoding.lookahead import Lookahead, Propose, Verify, View
+from dsd_core.decoding.prefix import common_prefix
 from dsd_core.decoding.tree import TokenTree, TreeNode
 from dsd_core.errors import PromptTooLong, UsageError
 
@@ -180,7 +181,7 @@ class Session:
             raise UsageError(f"max_new_tokens is {ask.max_new_tokens}; it must be at least 0")
         self._check_room(len(ask.tokens), ask.max_new_tokens)
         # The last token is always a new node, so that its verdict is asked for.
-        shared = min(_common_prefix(self.tree.tokens, ask.tokens), len(ask.tokens) - 1)
+        shared = min(common_prefix(self.tree.tokens, ask.tokens), len(ask.tokens) - 1)
         self.tree.rewind(shared)
         for token in ask.tokens[shared:]:
             self.tree.commit(self.tree.add(self.tree.tip.id, token))
@@ -370,13 +371,3 @@ class Session:
         """The deepest committed node that the lane knows once it has this part."""
         committed = [node for node, _ in part if node.position <= tip.position]
         return committed[-1] if committed else tip
-
-
-def _common_prefix(committed: Iterable[TokenId], asked: Iterable[TokenId]) -> int:
-    """How many tokens two sequences share from the start."""
-    shared = 0
-    for ours, theirs in zip(committed, asked, strict=False):
-        if ours != theirs:
-            break
-        shared += 1
-    return shared

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from dsd_core.decoding.coupling import scores
 from dsd_core.decoding.events import DraftedToken
 from dsd_core.decoding.ids import TokenId
+from dsd_core.decoding.prefix import common_prefix
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.model.span import Span, SpanInput
 
@@ -48,7 +49,7 @@ class ModelDrafter:
 
     def _read(self, tokens: list[TokenId]) -> NDArray[np.float32]:
         """Logits after `tokens`, of which the common beginning with the last call is in memory already."""
-        start = min(_common_prefix(self._cached, tokens), len(tokens) - 1)
+        start = min(common_prefix(self._cached, tokens), len(tokens) - 1)
         del self._cached[start:]
         while start < len(tokens):
             part = tokens[start : start + CHUNK]
@@ -76,11 +77,3 @@ class ModelDrafter:
 def _confidence(perturbed: NDArray[np.float64], best: int) -> float:
     """The best token's share in the softmax of the perturbed scores: at temperature 0, its probability."""
     return float(1.0 / np.exp(perturbed - perturbed[best]).sum())
-
-
-def _common_prefix(cached: list[TokenId], tokens: list[TokenId]) -> int:
-    """How many tokens are shared from the start. Most calls extend the last one: slices compare fast."""
-    shorter = min(len(cached), len(tokens))
-    if cached[:shorter] == tokens[:shorter]:
-        return shorter
-    return next(index for index in range(shorter) if cached[index] != tokens[index])

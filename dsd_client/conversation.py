@@ -149,11 +149,13 @@ class Conversation:
 
     async def _draft(self, draft: Draft) -> None:
         assert self._drafter is not None, "a policy that drafts comes with a drafter"
-        context = self.session.tree.tokens_to(draft.parent)
+        contexts = [self.session.tree.tokens_to(parent) for parent in draft.parents]
+        branches: list[Branch] = []
         try:
-            tokens = await self._thread.propose(self._drafter, context, draft.steps)
+            for parent, context in zip(draft.parents, contexts, strict=True):
+                if tokens := await self._thread.propose(self._drafter, context, draft.steps):
+                    branches.append(Branch(parent, tokens))
         except Exception as error:  # likewise
             await self._events.put(error)
             return
-        branches = (Branch(draft.parent, tokens),) if tokens else ()
-        await self._events.put(Drafted(draft.request, branches))
+        await self._events.put(Drafted(draft.request, tuple(branches)))

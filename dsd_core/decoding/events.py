@@ -98,11 +98,15 @@ Event = Ask | Drafted | VerdictsArrived | LaneReplaced | Stop | Tick
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Propose up to `steps` consecutive tokens after `parent`, and answer with Drafted."""
+    """Propose up to `candidates` branches of up to `steps` tokens after each of `parents`, and answer with Drafted.
+
+    Branches of one parent differ in their first token and are ranked from 0. All parents make one batch.
+    """
 
     request: DraftId
-    parent: NodeId
+    parents: tuple[NodeId, ...]
     steps: int
+    candidates: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,11 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Propose:
-    """Ask the drafter for up to `steps` tokens after `parent`."""
+    """Ask the drafter for up to `candidates` branches of up to `steps` tokens after each of `parents`, in one batch."""
 
-    parent: NodeId
+    parents: tuple[NodeId, ...]
     steps: int
+    candidates: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Blocking:
             return ()
         tip = view.tree.tip
         steps = min(self._length.next(), view.remaining - 1)
-        proposal = (Propose(tip.id, steps),) if steps > 0 and not tip.expanded and not tip.children else ()
+        proposal = (Propose((tip.id,), steps),) if steps > 0 and not tip.expanded and not tip.children else ()
         if view.is_prompt:
             return (Verify(), *proposal)
         return proposal or (Verify(tuple(node.id for node in view.tree.drafts())),)

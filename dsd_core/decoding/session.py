@@ -101,8 +101,9 @@ class _Request:
     """What the drafter is at work on."""
 
     id: DraftId
-    parent: NodeId
+    parents: tuple[NodeId, ...]
     steps: int
+    candidates: int
     asked_at: float
     is_prompt: bool
     """The drafter has a prompt to read first, so its time says nothing of drafting."""
@@ -202,9 +203,11 @@ class Session:
         if request is None or drafted.request != request.id:
             return  # Asked for before the lane's answer made it pointless; the drafter could not know.
         self._drafting = None
-        tokens = sum(self._add_branch(branch, request.steps) for branch in drafted.branches)
-        if request.parent in self.tree:
-            self.tree[request.parent].expanded = True
+        asked_for = (branch for branch in drafted.branches if branch.parent in request.parents)
+        tokens = sum(self._add_branch(branch, request.steps) for branch in asked_for if branch.rank < request.candidates)
+        for parent in request.parents:
+            if parent in self.tree:
+                self.tree[parent].expanded = True
         self.counts.drafted += tokens
         if not request.is_prompt:
             self._policy.on_drafted(tokens, now - request.asked_at)
@@ -344,10 +347,10 @@ class Session:
         return actions
 
     def _draft(self, move: Propose, now: float, *, is_prompt: bool) -> Draft:
-        request = _Request(self._next_draft, move.parent, move.steps, now, is_prompt)
+        request = _Request(self._next_draft, move.parents, move.steps, move.candidates, now, is_prompt)
         self._next_draft = DraftId(request.id + 1)
         self._drafting = request
-        return Draft(request.id, move.parent, move.steps)
+        return Draft(request.id, move.parents, move.steps, move.candidates)
 
     def _send(self, move: Verify, now: float, *, is_prompt: bool) -> list[Action]:
         """Frames for what the lane lacks of the path, the drafts in the last one. Only the tip and drafts want verdicts."""

@@ -138,7 +138,7 @@ class Flood:
         ahead = leaf.position - view.tree.tip.position
         room = min(self._depth, view.remaining - 1) - ahead
         if room > 0 and not view.drafting and not leaf.expanded:
-            moves.append(Propose(leaf.id, self._chance.randint(1, room)))
+            moves.append(Propose((leaf.id,), self._chance.randint(1, room), candidates=3))
         return moves
 
     def on_drafted(self, tokens: int, seconds: float) -> None:
@@ -353,16 +353,16 @@ class World:
         steps = action.steps
         if self._happens(self._weather.silent_draft):
             steps = self._chance.randrange(steps)
-        context = tuple(self.session.tree.tokens_to(action.parent))
-        chains = self._drafter.propose(context, steps) if steps else []
-        branches = tuple(
-            Branch(action.parent, tuple(DraftedToken(token, 0.5) for token in chain), rank)
-            for rank, chain in enumerate(chains)
-        )
+        branches = tuple(branch for parent in action.parents for branch in self._branches(parent, steps)) if steps else ()
         seconds = action.steps * self._weather.draft_seconds
         if self._happens(self._weather.late_draft):
             seconds += self._chance.uniform(0, 0.5)
         self._later(seconds, lambda: self._step(Drafted(action.request, branches)))
+
+    def _branches(self, parent: int, steps: int) -> list[Branch]:
+        chains = self._drafter.propose(tuple(self.session.tree.tokens_to(parent)), steps)
+        drafted = [tuple(DraftedToken(token, 0.5) for token in chain) for chain in chains]
+        return [Branch(parent, tokens, rank) for rank, tokens in enumerate(drafted)]
 
     def _new_chain(self) -> Chain:
         doomed = self._happens(self._weather.lane_loss)

@@ -114,20 +114,20 @@ def test_plain_decoding_sends_the_tip_once() -> None:
 
 def test_blocking_drafts_then_sends_then_waits() -> None:
     policy = Blocking(FixedLength(3))
-    assert list(policy.moves(a_view())) == [Propose(1, 3)]
+    assert list(policy.moves(a_view())) == [Propose((1,), 3)]
     assert list(policy.moves(a_view(drafting=True))) == []
     assert list(policy.moves(a_view(7, 8))) == [Verify((2, 3))]
     assert list(policy.moves(a_view(7, 8, tip_sent=True))) == []
 
 
 def test_blocking_sends_a_prompt_at_once() -> None:
-    assert list(Blocking(FixedLength(3)).moves(a_view(is_prompt=True))) == [Verify(), Propose(1, 3)]
+    assert list(Blocking(FixedLength(3)).moves(a_view(is_prompt=True))) == [Verify(), Propose((1,), 3)]
     assert list(Blocking(FixedLength(0)).moves(a_view(is_prompt=True))) == [Verify()]
 
 
 def test_blocking_drafts_no_more_than_can_still_be_used() -> None:
     policy = Blocking(FixedLength(3))
-    assert list(policy.moves(a_view(remaining=3))) == [Propose(1, 2)]
+    assert list(policy.moves(a_view(remaining=3))) == [Propose((1,), 2)]
     assert list(policy.moves(a_view(remaining=1))) == [Verify()]
 
 

@@ -1,6 +1,8 @@
 """What a session promises besides the text: frames, nodes, origins, counts, and what it refuses."""
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -23,7 +25,7 @@ from dsd_core.decoding.events import (
     VerdictsArrived,
 )
 from dsd_core.decoding.frames import Frame, FrameNode, Verdict
-from dsd_core.decoding.lookahead import Blocking, FixedLength, Plain
+from dsd_core.decoding.lookahead import Blocking, FixedLength, Move, Plain, Propose, View
 from dsd_core.decoding.session import Session, SessionConfig
 from dsd_core.errors import PromptTooLong, ProtocolError, UsageError
 from tests.core.simulation import CALM, Answer, ToyDrafter, ToyTarget, Weather, World
@@ -210,14 +212,30 @@ def test_a_rejection_makes_the_verdicts_below_it_void() -> None:
     assert session.step(verdicts((5, 2), (7, 4)), 1.1) == []
 
 
+class TwoCandidates(Blocking):
+    """Blocking with two branches; not one of ours."""
+
+    def moves(self, view: View) -> Sequence[Move]:
+        return [replace(move, candidates=2) if isinstance(move, Propose) else move for move in super().moves(view)]
+
+
 def test_the_second_candidate_is_a_recovered_token() -> None:
-    session = blocking(2)
+    session = Session(TwoCandidates(FixedLength(2)), SessionConfig(200))
     session.step(Ask(PROMPT, 20), 0.0)
     two = (Branch(3, (DraftedToken(1, 0.6),)), Branch(3, (DraftedToken(2, 0.3), DraftedToken(4, 0.9)), rank=1))
     session.step(Drafted(1, two), 0.1)
     actions = session.step(verdicts((3, 2)), 0.2)
     assert committed(actions) == [(2, Origin.RECOVERED)]
     assert [node.token for node in actions[-1].frame.nodes] == [2, 4], "what hangs off it is still good"
+
+
+def test_more_branches_than_asked_for_or_elsewhere_are_not_taken() -> None:
+    session = blocking(2)
+    session.step(Ask(PROMPT, 20), 0.0)
+    branches = [(3, 0, 1), (3, 1, 2), (2, 0, 9)]
+    session.step(Drafted(1, tuple(Branch(parent, (DraftedToken(token, 0.5),), rank) for parent, rank, token in branches)), 0.1)
+    assert [node.token for node in session.tree.drafts()] == [1]
+    assert session.counts.drafted == 1
 
 
 def test_a_verdict_for_what_was_never_sent_is_a_protocol_error() -> None:
@@ -237,7 +255,7 @@ def test_a_late_draft_that_went_elsewhere_is_dropped_and_another_made() -> None:
     session = blocking(3)
     session.step(Ask(PROMPT, 20), 0.0)
     session.step(verdicts((3, 8)), 0.1)
-    assert session.step(drafted(1, 3, 9, 1, 2), 0.2) == [Draft(2, parent=4, steps=3)]
+    assert session.step(drafted(1, 3, 9, 1, 2), 0.2) == [Draft(2, parents=(4,), steps=3)]
     assert session.counts.drafted == 0
 
 

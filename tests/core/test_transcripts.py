@@ -100,7 +100,8 @@ def show(action: Action) -> str:
             nodes = " ".join(show_node(node) for node in action.frame.nodes)
             return f"send {nodes} keep {action.frame.keep}"
         case Draft():
-            return f"draft {action.request} after {action.parent}, {action.steps} steps"
+            parents = " ".join(map(str, action.parents))
+            return f"draft {action.request} after {parents}, {action.steps} steps"
         case Emit():
             return "emit " + " ".join(f"{committed.token} {committed.origin.value}" for committed in action.tokens)
         case ReplaceLane():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import grpc.aio
 
-from dsd_core.decoding.routing import chain
+from dsd_core.decoding.routing import Links, Offer, chain
 from dsd_core.errors import NoPeers, NotCovered, ProtocolError, Refused
 from dsd_core.network.address import Address
 from dsd_core.network.identity import PeerId
@@ -115,7 +115,7 @@ def _route(stages: Sequence[Stage], failures: Sequence[BaseException]) -> tuple[
     if not stages:
         raise failures[0]
     try:
-        return chain({stage: stage.span for stage in stages}, stages[0].description.num_layers)
+        return chain({stage: Offer(stage.span) for stage in stages}, stages[0].description.num_layers, Links())
     except NotCovered:
         if failures:
             raise failures[0] from None

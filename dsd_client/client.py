@@ -56,7 +56,7 @@ class Client:
 
     `join` names the peers, by HOST:PORT or join token. `model` and `drafter` are directories or Hugging Face ids; the model
     defaults to the embedded one, the drafter to the embedded one for it and to n-gram lookup (`"ngram"`) for others;
-    `"none"` never drafts.
+    `"none"` never drafts, and a DrafterSource of your own drafts whatever it likes.
     `timeout` is how long one round may take, in seconds. In `data_dir` the client keeps its key and whom it met; with None both
     are of this object alone. `insecure_loopback` goes without TLS, on this machine. All methods raise subclasses of DsdError.
     """
@@ -65,7 +65,7 @@ class Client:
         self,
         join: Sequence[str] = (),
         model: str | None = None,
-        drafter: str | None = None,
+        drafter: str | DrafterSource | None = None,
         *,
         timeout: float = TIMEOUT_SECONDS,
         data_dir: Path | None = None,
@@ -77,7 +77,7 @@ class Client:
         self._data_dir = data_dir
         self._insecure_loopback = insecure_loopback
         self._model = model or str(embedded.TARGET)
-        self._drafter_name = drafter or (str(embedded.DRAFTER) if model in (None, str(embedded.TARGET)) else "ngram")
+        self._drafts = drafter or (str(embedded.DRAFTER) if model in (None, str(embedded.TARGET)) else "ngram")
         self._timeout = timeout
         self._thread = DraftThread()
         self._swarm: Swarm | None = None
@@ -174,9 +174,11 @@ class Client:
             yield AnswerStream(conversation, self.target, rule)
 
     def _load_drafter(self, target: TargetModel) -> DrafterSource | None:
-        if self._drafter_name == "none":
+        if self._drafts == "none":
             return None
-        return load_drafter(self._drafter_name, target.tokenizer, target.vocab_size)
+        if not isinstance(self._drafts, str):
+            return self._drafts
+        return load_drafter(self._drafts, target.tokenizer, target.vocab_size)
 
 
 def _check(positions: int, options: ConversationOptions) -> None:

@@ -36,12 +36,24 @@ class LocalNode:
 class LocalSwarm:
     """A model cut into contiguous spans, one process each. Use `async with`: leaving it ends every process.
 
-    `spans` are layers as the command line takes them; `threads` is how many cores each node computes on.
+    `spans` are layers as the command line takes them; `threads` is how many cores each node computes on. `options` are
+    further ones of the command line, a sequence for each node; `program` is the module that takes them.
     """
 
-    def __init__(self, model: str, spans: Sequence[str], *, dtype: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        spans: Sequence[str],
+        *,
+        dtype: str = "auto",
+        threads: int | None = None,
+        options: Sequence[Sequence[str]] = (),
+        program: str = "dsd_node",
+    ) -> None:
         self._model = model
         self._spans = spans
+        self._options = options or [()] * len(spans)
+        self._program = program
         self._dtype = dtype
         self._threads = threads or max(1, (os.cpu_count() or 1) // len(spans))
         self._keys = tempfile.TemporaryDirectory(prefix="dsd-")
@@ -84,9 +96,9 @@ class LocalSwarm:
 
     async def _run(self, index: int, span: str, log: IO[bytes]) -> LocalNode:
         arguments = ["--model", self._model, "--layers", span, "--dtype", self._dtype, "--listen", "127.0.0.1:0", "--json"]
-        arguments += ["--data-dir", f"{self._keys.name}/{index}"]
+        arguments += ["--data-dir", f"{self._keys.name}/{index}", *self._options[index]]
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "dsd_node", "start", *arguments,
+            sys.executable, "-m", self._program, "start", *arguments,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             stdin=asyncio.subprocess.DEVNULL,

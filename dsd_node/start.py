@@ -5,6 +5,7 @@ import gc
 import json
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,10 +49,11 @@ class NodeConfig:
     """Without TLS, for programs of this machine."""
 
 
-async def serve(config: NodeConfig) -> None:
-    """Serve until cancelled. Raises DsdError for whatever keeps the node from starting."""
+async def serve(config: NodeConfig, load: Callable[[NodeConfig], Span] | None = None) -> None:
+    """Serve until cancelled. Raises DsdError for whatever keeps the node from starting. `load` gets the span, else from the
+    model's files; it runs in a thread."""
     ends = transport(config.data_dir, insecure_loopback=config.insecure_loopback)
-    engine = Engine(await asyncio.to_thread(_load, config))
+    engine = Engine(await asyncio.to_thread(load or _load, config))
     source = resolve(config.model)
     service = StageService(source, engine, ends)
     server = grpc.aio.server(options=SERVER_OPTIONS)

@@ -3,7 +3,6 @@
 import base64
 import re
 from pathlib import Path
-from typing import NewType
 
 from cryptography import x509
 from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
@@ -11,9 +10,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from dsd_core.errors import UsageError
+from dsd_core.membership.ids import PeerId as PeerId
 from dsd_core.network import private_file
-
-PeerId = NewType("PeerId", str)
 
 KEY_FILE = "identity.key"
 _SPELLING = re.compile(r"[a-z2-7]{52}")

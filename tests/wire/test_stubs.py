@@ -4,57 +4,66 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from google.protobuf.descriptor import Descriptor
 
 from dsd_core.wire import PROTOCOL_VERSION
-from dsd_core.wire.v1 import stage_pb2, stage_pb2_grpc
+from dsd_core.wire.v1 import peer_pb2, peer_pb2_grpc, stage_pb2, stage_pb2_grpc
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SCHEMA = ROOT / "proto/dsd/v1/stage.proto"
+SCHEMAS = {stage_pb2: ROOT / "proto/dsd/v1/stage.proto", peer_pb2: ROOT / "proto/dsd/v1/peer.proto"}
+METHODS = {
+    stage_pb2: {"Describe", "OpenSession", "CloseSession", "StreamFrames", "StreamVerdicts"},
+    peer_pb2: {"Exchange", "Probe", "ListPeers"},
+}
 STUBS = ROOT / "dsd_core/wire/v1"
 GENERATOR = ROOT / ".venv-protoc/bin/python"
 
 
-def test_package_and_service_have_sane_names() -> None:
-    assert stage_pb2.DESCRIPTOR.package == "dsd.v1"
-    [service] = stage_pb2.DESCRIPTOR.services_by_name.values()
-    assert service.full_name == "dsd.v1.StageService"
-    assert {method.name for method in service.methods} == {
-        "Describe", "OpenSession", "CloseSession", "StreamFrames", "StreamVerdicts",
-    }  # fmt: skip
+EACH = pytest.mark.parametrize("stubs", list(SCHEMAS), ids=lambda stubs: stubs.__name__.split(".")[-1])
+
+
+@EACH
+def test_package_and_service_have_sane_names(stubs: ModuleType) -> None:
+    assert stubs.DESCRIPTOR.package == "dsd.v1"
+    [service] = stubs.DESCRIPTOR.services_by_name.values()
+    assert {method.name for method in service.methods} == METHODS[stubs]
     for method in service.methods:
         assert method.input_type.name == f"{method.name}Request"
         assert method.output_type.name == f"{method.name}Response"
 
 
-def test_the_stub_calls_the_service_by_its_name() -> None:
-    source = (STUBS / "stage_pb2_grpc.py").read_text()
-    assert set(re.findall(r"'/([\w.]+)/\w+'", source)) == {"dsd.v1.StageService"}
-    assert hasattr(stage_pb2_grpc, "StageServiceStub")
-    assert hasattr(stage_pb2_grpc, "StageServiceServicer")
+@pytest.mark.parametrize(("stubs", "service"), [(stage_pb2_grpc, "StageService"), (peer_pb2_grpc, "PeerService")])
+def test_the_stub_calls_the_service_by_its_name(stubs: ModuleType, service: str) -> None:
+    source = Path(str(stubs.__file__)).read_text()
+    assert set(re.findall(r"'/([\w.]+)/\w+'", source)) == {f"dsd.v1.{service}"}
+    assert hasattr(stubs, f"{service}Stub")
+    assert hasattr(stubs, f"{service}Servicer")
 
 
-def test_the_version_is_in_the_packages_name() -> None:
-    assert stage_pb2.DESCRIPTOR.package == f"dsd.v{PROTOCOL_VERSION}"
+@EACH
+def test_the_version_is_in_the_packages_name(stubs: ModuleType) -> None:
+    assert stubs.DESCRIPTOR.package == f"dsd.v{PROTOCOL_VERSION}"
 
 
 def test_the_stubs_import_alone() -> None:
     """Each in a fresh interpreter, as a package of the project and not as a top-level `proto` or `stage_pb2`."""
-    code = "import sys, dsd_core.wire.v1.stage_pb2_grpc; assert 'stage_pb2' not in sys.modules and 'proto' not in sys.modules"
+    code = "import sys, dsd_core.wire.v1.peer_pb2_grpc; assert not {'stage_pb2', 'peer_pb2', 'proto'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=ROOT)
 
 
-def test_schema_and_descriptors_agree() -> None:
+@EACH
+def test_schema_and_descriptors_agree(stubs: ModuleType) -> None:
     """Names, numbers, types and labels of every field: this needs no generator."""
-    assert _fields_of_schema(SCHEMA.read_text("utf-8")) == {
-        name: _fields_of(message) for name, message in stage_pb2.DESCRIPTOR.message_types_by_name.items()
+    assert _fields_of_schema(SCHEMAS[stubs].read_text("utf-8")) == {
+        name: _fields_of(message) for name, message in stubs.DESCRIPTOR.message_types_by_name.items()
     }
 
 
 def test_a_changed_schema_is_noticed() -> None:
-    schema = SCHEMA.read_text("utf-8").replace("uint32 keep = 5;", "uint32 keep = 9;")
+    schema = SCHEMAS[stage_pb2].read_text("utf-8").replace("uint32 keep = 5;", "uint32 keep = 9;")
     assert _fields_of_schema(schema)["Frame"] != _fields_of(stage_pb2.Frame.DESCRIPTOR)
 
 
@@ -69,7 +78,7 @@ def test_the_stubs_are_fresh(tmp_path: Path) -> None:
         "-Idsd_core/wire/v1=proto/dsd/v1",
         *plugins,
         *outputs,
-        SCHEMA.relative_to(ROOT),
+        *(schema.relative_to(ROOT) for schema in SCHEMAS.values()),
     ]
     subprocess.run(list(map(str, command)), check=True, cwd=ROOT, capture_output=True)
     for made in (tmp_path / "dsd_core/wire/v1").iterdir():

@@ -1,0 +1,1 @@
+"""Who is in the swarm, decided: no clock, no chance of its own, no sockets."""

@@ -5,6 +5,7 @@ parameter's memory and content once.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,9 @@ from dsd_core.model.source import ModelSource
 @dataclass(frozen=True, slots=True)
 class Decoder:
     base: Any
-    """transformers' base model: token ids or hidden states to hidden states."""
+    """transformers' base model."""
+    forward: Callable[..., Any]
+    """Calls it: token ids or hidden states to hidden states."""
     head: torch.Tensor | None
     """[vocab_size, hidden_size] where the span ends the model. It may be the embedding itself."""
 
@@ -46,8 +49,7 @@ def load_decoder(
     pieces = _materialize_parameters(base, checkpoint, layers, dtype, device)
     head = None if head_name is None else _materialize_head(source, pieces, head_name, dtype, device)
     checkpoint.read(pieces, progress)
-    shortcuts.take(base)
-    return Decoder(base, head)
+    return Decoder(base, shortcuts.take(base), head)
 
 
 def _build(config: Any, family: Family, layers: range, dtype: torch.dtype) -> Any:

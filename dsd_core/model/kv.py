@@ -99,7 +99,7 @@ class SlotWriter:
         self._used = used
         self._first = int(slots[0])
         self._count = len(slots)
-        is_run = int(slots[-1]) - self._first + 1 == self._count and bool((np.diff(slots) == 1).all())
+        is_run = self._count == 1 or bool((np.diff(slots) == 1).all())
         self._index = None if is_run else torch.tensor(slots, device=layers[0][0].device)
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:

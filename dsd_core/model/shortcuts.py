@@ -3,20 +3,45 @@
 Nothing here knows a family. A module is replaced only where the replacement gives the same bits, and left alone elsewhere.
 """
 
+from collections.abc import Callable
+from functools import cache
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+WRAPPERS = {
+    "merge_with_config_defaults.<locals>.wrapper",
+    "capture_outputs.<locals>.wrapped_fn.<locals>.wrapper",
+    "GradientCheckpointingLayer.__init_subclass__.<locals>.forward_with_checkpointing",
+}
+"""What transformers puts around a forward to read defaults, record outputs and train: a span asks for none of it."""
 
-def take(base: Any) -> None:
-    """Replace what can be replaced in a base model whose weights have been read."""
+
+def take(base: Any) -> Callable[..., Any]:
+    """Replace what can be replaced in a base model whose weights have been read. Returns what to call it by."""
     if isinstance(getattr(base, "layers", None), nn.ModuleList):
         base.layers = WholeLayers(base.layers)
     for module in base.modules():
         if type(module).__name__.endswith("RMSNorm") and _fuses(module):
             module.forward = _fused(module)
+        elif module is not base:
+            module.__class__ = _called_directly(type(module))
+    return MethodType(_unwrapped(type(base).forward), base)
+
+
+@cache
+def _called_directly(kind: type[nn.Module]) -> type[nn.Module]:
+    """The same module, without a search for hooks, which nobody sets, at each call."""
+    return type(kind.__name__, (kind,), {"__call__": _unwrapped(kind.forward), "__module__": kind.__module__})
+
+
+def _unwrapped(forward: Any) -> Any:
+    while getattr(forward, "__wrapped__", None) and forward.__code__.co_qualname in WRAPPERS:
+        forward = forward.__wrapped__
+    return forward
 
 
 class WholeLayers(nn.ModuleList):

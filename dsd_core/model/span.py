@@ -120,7 +120,7 @@ class Span:
 
     def _forward_one(self, rows: SpanInput) -> torch.Tensor:
         self._check(rows)
-        output = self._decoder.base(
+        output = self._decoder.forward(
             **self._embedding_input(rows),
             position_ids=torch.tensor(rows.positions, device=self.device)[None],
             past_key_values=rows.kv.writer(rows.slots, len(rows.slot_positions)),

@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from transformers import Qwen3Config, Qwen3Model
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
@@ -13,6 +14,9 @@ class Base(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
         self.norm = norm
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.layers[1](self.layers[0](rows))
 
 
 def random(norm: nn.Module) -> nn.Module:
@@ -45,3 +49,27 @@ def test_layers_are_sliced_as_before() -> None:
     assert list(base.layers[1:]) == [second]
     assert base.layers[0] is first
     assert next(name for name, _ in base.named_parameters()) == "layers.0.weight"
+
+
+def test_modules_called_directly_are_what_they_were() -> None:
+    base = Base(nn.Identity())
+    rows = torch.randn(3, 2)
+    expected = base(rows)
+    forward = shortcuts.take(base)
+    assert torch.equal(forward(rows), expected)
+    assert isinstance(base.layers[0], nn.Linear)
+    assert type(base.layers[0]).__name__ == "Linear"
+    assert type(base.layers[0]) is type(base.layers[1])
+    assert type(base.layers[0]).__call__ is nn.Linear.forward
+
+
+def test_nothing_is_left_around_the_forward_of_a_model_of_transformers() -> None:
+    config = Qwen3Config(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, vocab_size=8
+    )
+    base = Qwen3Model(config).eval()
+    tokens = torch.tensor([[1, 2, 3]])
+    expected = base(input_ids=tokens).last_hidden_state
+    forward = shortcuts.take(base)
+    assert forward.__func__ is not Qwen3Model.forward
+    assert torch.equal(forward(input_ids=tokens).last_hidden_state, expected)

@@ -28,7 +28,7 @@ def take(base: Any) -> Callable[..., Any]:
         if type(module).__name__.endswith("RMSNorm") and _fuses(module):
             module.forward = _fused(module)
         elif module is not base:
-            module.__class__ = _called_directly(type(module))
+            module.__class__ = _called_directly(type(module))  # type: ignore[arg-type]  # classes are hashable
     return MethodType(_unwrapped(type(base).forward), base)
 
 

@@ -15,6 +15,7 @@ from dsd_core.decoding.events import (
     Action,
     Ask,
     Branch,
+    CloseLane,
     CommittedToken,
     Draft,
     Drafted,
@@ -22,7 +23,8 @@ from dsd_core.decoding.events import (
     Event,
     Finish,
     FinishReason,
-    ReplaceLane,
+    LaneOpened,
+    OpenLane,
     Send,
     Stop,
     Tick,
@@ -57,6 +59,7 @@ class Conversation:
 
     async def __aenter__(self) -> "Conversation":
         self._listener = asyncio.create_task(self._listen())
+        self._step(LaneOpened(self.link.lane))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -119,7 +122,9 @@ class Conversation:
                 drafting.add_done_callback(self._drafting.discard)
             case Finish():
                 self.finish_reason = action.reason
-            case ReplaceLane():
+            case CloseLane():
+                raise AssertionError("the only lane is never closed")
+            case OpenLane():
                 route = " -> ".join(self.link.route)
                 raise TimedOut(f"no verdict for {self.session.config.round_seconds:.0f} s from {route}; a stage may be frozen")
             case Emit():

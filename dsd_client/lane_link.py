@@ -9,6 +9,7 @@ import grpc.aio
 from dsd_client.swarm import CALL_SECONDS, Stage
 from dsd_core.decoding.events import VerdictsArrived
 from dsd_core.decoding.frames import Frame
+from dsd_core.decoding.ids import LaneId
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError, PeerLost, TimedOut
 from dsd_core.network.identity import public_bytes_of
@@ -26,6 +27,7 @@ class LaneLink:
 
     def __init__(self, stages: Sequence[Stage], session_id: bytes) -> None:
         """Use `open`."""
+        self.lane = LaneId(0)
         self.route = tuple(str(stage.address) for stage in stages)
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -76,7 +78,7 @@ class LaneLink:
             async for message in self._verdicts:
                 self.bytes_received += message.ByteSize()
                 self.compute = ComputeTime(message.compute_micros / 1e6, message.slowest_micros / 1e6)
-                yield VerdictsArrived(verdicts_from_wire(message, vocab_size=self._vocab_size))
+                yield VerdictsArrived(self.lane, verdicts_from_wire(message, vocab_size=self._vocab_size))
         except grpc.aio.AioRpcError as failure:
             raise await self._reason(error_of(failure, f"the stage at {self.route[-1]}")) from None
         raise await self._reason()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from dsd_core.decoding.frames import Frame, Verdict
-from dsd_core.decoding.ids import DraftId, NodeId, TokenId
+from dsd_core.decoding.ids import DraftId, LaneId, NodeId, TokenId
 
 
 class Origin(Enum):
@@ -67,16 +67,33 @@ class Drafted:
 
 
 @dataclass(frozen=True, slots=True)
-class VerdictsArrived:
-    """The target's choices, in any order; twice does no harm. Nodes are numbered by the present lane: what a replaced lane
-    still sends must be dropped by whoever replaced it."""
+class LaneOpened:
+    """A lane is there, which has seen nothing. Its id was never used before."""
 
-    verdicts: tuple[Verdict, ...]
+    lane: LaneId
 
 
 @dataclass(frozen=True, slots=True)
-class LaneReplaced:
-    """The lane is a new one, which has seen nothing."""
+class LaneLost:
+    """A lane is gone, with all that it had been sent."""
+
+    lane: LaneId
+
+
+@dataclass(frozen=True, slots=True)
+class LaneDraining:
+    """A lane serves on, but will soon be gone."""
+
+    lane: LaneId
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictsArrived:
+    """The target's choices, in any order; twice does no harm. Nodes are numbered by the lane. What a lost lane still says
+    is ignored."""
+
+    lane: LaneId
+    verdicts: tuple[Verdict, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +108,7 @@ class Tick:
     """Time has passed."""
 
 
-Event = Ask | Drafted | VerdictsArrived | LaneReplaced | Stop | Tick
+Event = Ask | Drafted | LaneOpened | LaneLost | LaneDraining | VerdictsArrived | Stop | Tick
 
 # -- actions -----------------------------------------------------------------------------------------------------------
 
@@ -111,8 +128,9 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a frame down the lane."""
+    """Send a frame down a lane."""
 
+    lane: LaneId
     frame: Frame
 
 
@@ -133,8 +151,15 @@ class Emit:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplaceLane:
-    """The lane has not answered in time. Find another and report LaneReplaced, or give up."""
+class OpenLane:
+    """One more lane is wanted. Look for it until it is found, and report LaneOpened, or give up."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLane:
+    """A lane is no longer wanted. Nothing is sent to it any more, and nothing that it says is heard."""
+
+    lane: LaneId
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,4 +169,4 @@ class Finish:
     reason: FinishReason
 
 
-Action = Draft | Send | Emit | ReplaceLane | Finish
+Action = Draft | Send | Emit | OpenLane | CloseLane | Finish

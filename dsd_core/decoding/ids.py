@@ -11,4 +11,7 @@ NodeId = NewType("NodeId", int)
 DraftId = NewType("DraftId", int)
 """A request to the drafter, so that a late answer is known for what it is."""
 
+LaneId = NewType("LaneId", int)
+"""A lane of a session, numbered in the order of opening. No number is used twice, so what a lost lane still says is known."""
+
 ROOT = NodeId(0)

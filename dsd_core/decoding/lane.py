@@ -1,11 +1,15 @@
-"""What one chain of stages has seen of a session's tree."""
+"""One chain of stages, and what it has seen of a session's tree."""
 
 from collections.abc import Iterable
 
 from dsd_core.decoding.frames import Frame, FrameNode
-from dsd_core.decoding.ids import ROOT, NodeId
+from dsd_core.decoding.ids import ROOT, LaneId, NodeId
+from dsd_core.decoding.round_clock import RoundClock
 from dsd_core.decoding.tree import TokenTree, TreeNode
 from dsd_core.errors import ProtocolError
+
+FEED_LAG = 16
+"""Committed tokens that a lane which stands by may lack before it is fed: fewer, and it works as hard as one that serves."""
 
 
 class Lane:
@@ -14,10 +18,23 @@ class Lane:
     So a node has one id in the session's tree and another, its number, in each lane.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lane: LaneId, clock: RoundClock) -> None:
+        self.id = lane
+        self.clock = clock
+        self.answered = False
+        """A verdict has come from it."""
+        self.draining = False
+        self.overdue = False
+        self.fed: NodeId | None = None
+        """The end of what it was sent to keep up and has not answered for."""
         self._numbers: dict[NodeId, NodeId] = {ROOT: ROOT}
         self._nodes: dict[NodeId, NodeId] = {ROOT: ROOT}
         self._next = NodeId(1)
+
+    @property
+    def leaves(self) -> bool:
+        """Another is to take its place."""
+        return self.draining or self.overdue
 
     def has_seen(self, node: NodeId) -> bool:
         return node in self._numbers
@@ -36,6 +53,31 @@ class Lane:
                 break
             missing.append(node)
         return missing[::-1]
+
+    def missing_drafts(self, tree: TokenTree, drafts: Iterable[NodeId]) -> list[TreeNode]:
+        """Of the drafts and of those that lead to them, what this lane has not seen, parents first."""
+        missing: dict[NodeId, TreeNode] = {}
+        for draft in drafts:
+            branch: list[TreeNode] = []
+            node = tree[draft]
+            while node.position > tree.tip.position and node.id not in missing and not self.has_seen(node.id):
+                branch.append(node)
+                node = tree[node.parent]
+            missing |= {node.id: node for node in reversed(branch)}
+        return list(missing.values())
+
+    def is_warm(self, tree: TokenTree) -> bool:
+        """It has answered and keeps up: its next frame takes no longer than any other."""
+        return self.answered and self.has_seen(tree.above_tip(FEED_LAG - 1))
+
+    def hungers(self, tree: TokenTree) -> bool:
+        """It lacks enough to be fed. What it was fed last paces the next: it is answered for first."""
+        enough = FEED_LAG - 1 if self.answered else 0
+        return self.fed is None and not self.has_seen(tree.above_tip(enough))
+
+    def owes(self, tree: TokenTree) -> bool:
+        """An answer of it is awaited: what follows the tip, or that it has digested what it was fed."""
+        return self.fed is not None or self.has_seen(tree.tip.id)
 
     def frame(self, nodes: Iterable[tuple[TreeNode, bool]], keep: TreeNode) -> Frame:
         """Number the nodes, each with whether a verdict is wanted, and send them; parents come before children."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from dsd_core.decoding.events import Origin
-from dsd_core.decoding.ids import NodeId
+from dsd_core.decoding.ids import LaneId, NodeId
+from dsd_core.decoding.lane import Lane
 from dsd_core.decoding.line_fit import LineFit
 from dsd_core.decoding.tree import TokenTree
 
@@ -19,13 +20,19 @@ class View:
     """What a policy sees of a session."""
 
     tree: TokenTree
-    tip_sent: bool
+    lanes: tuple[Lane, ...]
+    """Those that serve, the leading one first; never none. Lanes that stand by or catch up are not among them."""
     is_prompt: bool
     """The tip is the end of the prompt: nothing of the answer has been committed."""
     drafting: bool
     """The drafter is at work."""
     remaining: int
     """Tokens that may still be committed."""
+
+    @property
+    def tip_sent(self) -> bool:
+        """The leading lane has been asked what follows the tip."""
+        return self.lanes[0].has_seen(self.tree.tip.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +46,9 @@ class Propose:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """Send these drafts, parents first, with whatever of the committed path the lane lacks. They want verdicts."""
+    """Send these drafts, parents first, behind whatever of the path to them the lane lacks. They want verdicts."""
 
+    lane: LaneId
     drafts: tuple[NodeId, ...] = ()
 
 
@@ -63,7 +71,7 @@ class Plain:
     """`off`: one token a traversal."""
 
     def moves(self, view: View) -> Sequence[Move]:
-        return () if view.tip_sent else (Verify(),)
+        return () if view.tip_sent else (Verify(view.lanes[0].id),)
 
     def on_drafted(self, tokens: int, seconds: float) -> None:
         pass
@@ -92,8 +100,8 @@ class Blocking:
         steps = min(self._length.next(), view.remaining - 1)
         proposal = (Propose((tip.id,), steps),) if steps > 0 and not tip.expanded and not tip.children else ()
         if view.is_prompt:
-            return (Verify(), *proposal)
-        return proposal or (Verify(tuple(node.id for node in view.tree.drafts())),)
+            return (Verify(view.lanes[0].id), *proposal)
+        return proposal or (Verify(view.lanes[0].id, tuple(node.id for node in view.tree.drafts())),)
 
     def on_drafted(self, tokens: int, seconds: float) -> None:
         self._length.on_drafted(tokens, seconds)

@@ -1,16 +1,17 @@
 """The session: a machine that is told what happened and answers with what to do.
 
-              Ask                       Finish
-    idle ------------> answering ------------------> idle          every Ask may name a longer, or another, prompt
+              Ask                         Finish
+    idle ------------> answering --------------------> idle        every Ask may name a longer, or another, prompt
                         |     ^
-            ReplaceLane |     | LaneReplaced                       the client holds the tokens: it can rebuild any lane
+      LaneLost, or late |     | LaneOpened, or a late verdict      the client holds the tokens: it can rebuild any lane
                         v     |
-                        overdue
+                     without a lane
 
 Laws (design, section 4):
 1. A draft token commits if and only if it equals the target's own choice at its position.
-2. Verdicts may arrive in any order and more than once; tokens commit in order.
+2. Verdicts may arrive in any order, from any lane and more than once; tokens commit in order.
 3. The tip, once unsent, goes out with the next frame. A policy may delay it only to put drafts behind it.
+   A lane that was sent the tip, or a draft, was asked what follows it: any lane left can take the session further.
 4. For the same state, the same event gives the same actions. Nothing here reads a clock, draws a number or logs.
 """
 
@@ -28,17 +29,19 @@ from dsd_core.decoding.events import (
     Event,
     Finish,
     FinishReason,
-    LaneReplaced,
+    LaneDraining,
+    LaneLost,
+    LaneOpened,
     Origin,
-    ReplaceLane,
     Send,
     Stop,
     Tick,
     VerdictsArrived,
 )
-from dsd_core.decoding.frames import Verdict
-from dsd_core.decoding.ids import DraftId, NodeId, TokenId
-from dsd_core.decoding.lane import Lane
+from dsd_core.decoding.frames import Frame, Verdict
+from dsd_core.decoding.ids import DraftId, LaneId, NodeId, TokenId
+from dsd_core.decoding.lane import FEED_LAG, Lane
+from dsd_core.decoding.lanes import Lanes
 from dsd_core.decoding.lookahead import Lookahead, Propose, Verify, View
 from dsd_core.decoding.prefix import common_prefix
 from dsd_core.decoding.tree import TokenTree, TreeNode
@@ -56,7 +59,13 @@ class SessionConfig:
     chunk: int = 512
     """Nodes of the longest frame, for prompts."""
     round_seconds: float = 60.0
-    """How long a verdict may take."""
+    """How long a verdict may take at most."""
+    lanes: int = 1
+    """How many may serve at once."""
+    standby: int = 0
+    """How many more are kept warm."""
+    feed: int = 64
+    """Nodes of the longest frame for a lane that does not serve yet: work of others may wait for it in a stage's queue."""
     near_tie_nats: float = 1e-4
     """A choice with less margin than this might fall otherwise under another order of summation."""
 
@@ -87,16 +96,6 @@ class Counts:
 
 
 @dataclass(slots=True)
-class _Flight:
-    """A frame under way, known by the last of its nodes that wants a verdict."""
-
-    nodes: int
-    sent_at: float
-    catches_up: bool
-    """It, or a frame sent with it, carries a prompt or what a new lane lacks, so its time says nothing of a round's."""
-
-
-@dataclass(slots=True)
 class _Request:
     """What the drafter is at work on."""
 
@@ -124,7 +123,7 @@ class _Answer:
 class Session:
     """One conversation with one target. Call `step` with each event, and perform the actions in order.
 
-    `deadline` is when the next Tick is due at the latest, None while nothing is awaited from the lane.
+    `deadline` is when the next Tick is due at the latest, None while nothing is awaited from any lane.
     """
 
     def __init__(self, policy: Lookahead, config: SessionConfig) -> None:
@@ -132,16 +131,10 @@ class Session:
         self.tree = TokenTree()
         self.counts = Counts()
         self._policy = policy
-        self._lane = Lane()
-        self._flights: dict[NodeId, _Flight] = {}
+        self._lanes = Lanes(self.tree, serving=config.lanes, standby=config.standby, round_seconds=config.round_seconds)
         self._drafting: _Request | None = None
         self._next_draft = DraftId(1)
         self._answer: _Answer | None = None
-        self._overdue = False
-        self._heard_at = 0.0
-        """When the lane last gave a sign of life, or was given the tip to verify."""
-        self._frames_awaited = 1
-        """A prompt of many frames may take as many rounds."""
 
     @property
     def answering(self) -> bool:
@@ -149,9 +142,7 @@ class Session:
 
     @property
     def deadline(self) -> float | None:
-        if self._answer is None or self._overdue or not self._lane.has_seen(self.tree.tip.id):
-            return None
-        return self._heard_at + self.config.round_seconds * self._frames_awaited
+        return self._lanes.deadline if self.answering else None
 
     def step(self, event: Event, now: float) -> list[Action]:
         """Take note of an event and return what to do. Raises PromptTooLong, UsageError or ProtocolError."""
@@ -162,13 +153,17 @@ class Session:
             case Drafted():
                 self._graft(event, now)
             case VerdictsArrived():
-                self._take_verdicts(event.verdicts, now)
-            case LaneReplaced():
-                self._replace_lane()
+                self._take_verdicts(event, now)
+            case LaneOpened():
+                self._lanes.opened(event.lane)
+            case LaneLost():
+                self._lanes.lost(event.lane)
+            case LaneDraining():
+                self._let_go(event.lane)
             case Stop():
                 return self._finish(event.reason)
             case Tick():
-                actions += self._check_deadline(now)
+                actions += self._lanes.mark_overdue(now) if self.answering else []
         return actions + self._proceed(now)
 
     # -- events --------------------------------------------------------------------------------------------------------
@@ -187,7 +182,7 @@ class Session:
         for token in ask.tokens[shared:]:
             self.tree.commit(self.tree.add(self.tree.tip.id, token))
         self.counts.prompt_tokens = len(ask.tokens)
-        self._flights.clear()
+        self._await_nothing()
         self._answer = _Answer(ask.max_new_tokens, ask.end_tokens)
 
     def _check_room(self, prompt: int, new: int) -> None:
@@ -229,38 +224,43 @@ class Session:
             parent = node
         return added
 
-    def _take_verdicts(self, verdicts: Iterable[Verdict], now: float) -> None:
-        self._heard_at = now
-        for verdict in verdicts:
-            node_id = self._lane.node(verdict.node)
+    def _take_verdicts(self, arrived: VerdictsArrived, now: float) -> None:
+        lane = self._lanes.get(arrived.lane)
+        if lane is None:
+            return
+        lane.answered, lane.overdue = True, False
+        lane.clock.heard(now)
+        for verdict in arrived.verdicts:
+            node_id = lane.node(verdict.node)
             if node_id is None:
                 continue  # The place was decided otherwise while the verdict was on its way.
-            self._measure_flight(node_id, now)
+            self._measure(lane, node_id, now)
             if node_id in self.tree and self.tree[node_id].verdict is None:
                 self.tree[node_id].verdict = verdict
 
-    def _measure_flight(self, node: NodeId, now: float) -> None:
-        flight = self._flights.pop(node, None)
-        if flight is not None and not flight.catches_up:
-            self._policy.on_round_trip(flight.nodes, now - flight.sent_at)
+    def _measure(self, lane: Lane, node: NodeId, now: float) -> None:
+        if lane.fed == node:
+            lane.fed = None
+        round_trip = lane.clock.measure(node, now)
+        if round_trip is not None:
+            self._policy.on_round_trip(round_trip.nodes, round_trip.seconds)
 
-    def _replace_lane(self) -> None:
-        self._lane = Lane()
-        self._flights.clear()
-        self._overdue = False
+    def _let_go(self, lane_id: LaneId) -> None:
+        lane = self._lanes.get(lane_id)
+        if lane is not None:
+            lane.draining = True
 
-    def _check_deadline(self, now: float) -> list[Action]:
-        if self.deadline is None or now < self.deadline:
-            return []
-        self._overdue = True
-        return [ReplaceLane()]
+    def _await_nothing(self) -> None:
+        for lane in self._lanes.all:
+            lane.fed = None
+            lane.clock.forget_flights()
 
     def _finish(self, reason: FinishReason) -> list[Action]:
         if self._answer is None:
             return []
         self._answer = None
         self._drafting = None
-        self._flights.clear()
+        self._await_nothing()
         self._count_waste(self.tree.drafts())
         return [Finish(reason)]
 
@@ -277,9 +277,9 @@ class Session:
             self._answer.emitted.clear()
         if reason is not None:
             return actions + self._finish(reason)
-        if not self._overdue:
-            actions += self._move(self._answer, now)
-        return actions
+        actions += self._lanes.changes()
+        actions += self._move(self._answer, now)
+        return actions + self._feed(now)
 
     def _commit_decided(self, answer: _Answer) -> FinishReason | None:
         """Follow the verdicts down from the tip: the cascade of DSI's Algorithm 1, line 13."""
@@ -298,7 +298,8 @@ class Session:
         node = hit or self.tree.add(tip.id, verdict.choice)
         self._count_waste(below for below in self.tree.drafts() if not self._is_below(below, node))
         self.tree.commit(node)
-        self._lane.forget_dropped(self.tree)
+        for lane in self._lanes.all:
+            lane.forget_dropped(self.tree)
         self._count(origin, verdict)
         self._policy.on_committed(origin)
         answer.remaining -= 1
@@ -316,7 +317,7 @@ class Session:
         return node.id == ancestor.id
 
     def _count_waste(self, dropped: Iterable[TreeNode]) -> None:
-        self.counts.wasted += sum(self._lane.has_seen(node.id) for node in dropped)
+        self.counts.wasted += sum(self._lanes.have_seen(node.id) for node in dropped)
 
     def _count(self, origin: Origin, verdict: Verdict) -> None:
         counts = self.counts
@@ -330,10 +331,12 @@ class Session:
         counts.near_ties += verdict.margin < self.config.near_tie_nats
 
     def _move(self, answer: _Answer, now: float) -> list[Action]:
-        actions: list[Action] = []
+        lanes, actions = self._lanes.serving(), list[Action]()
+        if not lanes:
+            return actions
         view = View(
             tree=self.tree,
-            tip_sent=self._lane.has_seen(self.tree.tip.id),
+            lanes=lanes,
             is_prompt=not answer.begun,
             drafting=self._drafting is not None,
             remaining=answer.remaining,
@@ -354,21 +357,37 @@ class Session:
 
     def _send(self, move: Verify, now: float, *, is_prompt: bool) -> list[Action]:
         """Frames for what the lane lacks of the path, the drafts in the last one. Only the tip and drafts want verdicts."""
-        tip = self.tree.tip
-        path = self._lane.missing_path(self.tree)
-        drafts = [self.tree[node] for node in move.drafts]
+        lane, tip = self._lanes.get(move.lane), self.tree.tip
+        assert lane is not None, "a policy sends to a lane that it was shown"
+        path, drafts = lane.missing_path(self.tree), lane.missing_drafts(self.tree, move.drafts)
         nodes = [(node, node.id == tip.id) for node in path] + [(node, True) for node in drafts]
         if not nodes:
             return []
         chunk = self.config.chunk
         chunks = [nodes[start : start + chunk] for start in range(0, len(nodes), chunk)]
-        frames = [self._lane.frame(part, keep=self._keep(part, tip)) for part in chunks]
+        frames = [lane.frame(part, keep=self._keep(part, tip)) for part in chunks]
         if path:
-            self._heard_at, self._frames_awaited = now, len(frames)
-        catches_up = is_prompt or len(path) > 1
-        self._flights[nodes[-1][0].id] = _Flight(len(chunks[-1]), now, catches_up)
-        self.counts.frames += not catches_up
-        return [Send(frame) for frame in frames]
+            lane.clock.wait(now, frames_to_catch_up=len(frames) if is_prompt or len(path) >= FEED_LAG else 0)
+        # A prompt's time, or that of what a lane lacks, says nothing of a round's.
+        is_round = not is_prompt and len(path) <= 1
+        if is_round:
+            lane.clock.sent(nodes[-1][0].id, len(chunks[-1]), now)
+        self.counts.frames += is_round
+        return [Send(lane.id, frame) for frame in frames]
+
+    def _feed(self, now: float) -> list[Action]:
+        """Committed tokens for lanes that stand by or catch up. The last wants a verdict: it paces what they are fed, and
+        shows that they live."""
+        return [Send(lane.id, self._fodder(lane, now)) for lane in self._lanes.hungry()]
+
+    def _fodder(self, lane: Lane, now: float) -> Frame:
+        part = lane.missing_path(self.tree)[: min(self.config.feed, self.config.chunk)]
+        last = part[-1]
+        lane.fed = last.id
+        lane.clock.wait(now, frames_to_catch_up=0 if lane.answered else 1)
+        if lane.answered:
+            lane.clock.sent(last.id, len(part), now, is_round=False)
+        return lane.frame([(node, node is last) for node in part], keep=last)
 
     def _keep(self, part: list[tuple[TreeNode, bool]], tip: TreeNode) -> TreeNode:
         """The deepest committed node that the lane knows once it has this part."""

@@ -97,6 +97,10 @@ class TokenTree:
         """The committed nodes, last to first."""
         return (self._nodes[node] for node in reversed(self._path))
 
+    def above_tip(self, tokens: int) -> NodeId:
+        """The committed node so many tokens above the tip; the root beyond the first."""
+        return self._path[-1 - tokens] if tokens < len(self._path) else ROOT
+
     def tokens_to(self, node: NodeId) -> list[TokenId]:
         """All tokens from the first to `node`'s own."""
         tail: list[TokenId] = []

@@ -18,6 +18,7 @@ from dsd_core.decoding.events import (
     Action,
     Ask,
     Branch,
+    CloseLane,
     CommittedToken,
     Draft,
     Drafted,
@@ -26,15 +27,18 @@ from dsd_core.decoding.events import (
     Event,
     Finish,
     FinishReason,
-    LaneReplaced,
+    LaneDraining,
+    LaneLost,
+    LaneOpened,
+    OpenLane,
     Origin,
-    ReplaceLane,
     Send,
     Stop,
     Tick,
     VerdictsArrived,
 )
 from dsd_core.decoding.frames import Frame, FrameNode, Verdict
+from dsd_core.decoding.ids import LaneId
 from dsd_core.decoding.lookahead import Move, Propose, Verify, View
 from dsd_core.decoding.session import Counts, Session
 from dsd_core.decoding.stage_tree import Placement, StageTree
@@ -105,7 +109,15 @@ class Weather:
     silent_draft: float = 0.0
     """Chance that the drafter proposes nothing, or less than it was asked for."""
     lane_loss: float = 0.0
-    """Chance that a lane, sooner or later, loses a frame and all that follow it."""
+    """Chance that a lane, sooner or later, loses a frame and all that follow it, and nobody says so."""
+    lane_death: float = 0.0
+    """Chance that a lane, sooner or later, dies, and that is noticed."""
+    draining: float = 0.0
+    """Chance that a lane, sooner or later, announces its end, and dies some time after it."""
+    no_lanes: float = 0.0
+    """Chance that a lane that is wanted is long not to be had."""
+    straggling: float = 0.0
+    """Chance that a lane is a hundred times as slow as others."""
     verdict_loss: float = 0.0
     duplication: float = 0.0
     """Chance that verdicts come twice, the second time much later."""
@@ -119,7 +131,8 @@ CALM = Weather()
 
 
 class Flood:
-    """Not one of ours: drafts down a single line without waiting and sends at random, to have many frames in flight."""
+    """Not one of ours: drafts down a single line without waiting and sends at random, by any lane that serves, to have many
+    frames in flight."""
 
     def __init__(self, chance: random.Random, depth: int) -> None:
         self._chance = chance
@@ -133,7 +146,8 @@ class Flood:
         moves: list[Move] = []
         if not view.tip_sent or (unsent and self._chance.random() < 0.7):
             self._sent.update(unsent)
-            moves.append(Verify(unsent))
+            lane = view.lanes[0] if not view.tip_sent else self._chance.choice(view.lanes)
+            moves.append(Verify(lane.id, unsent))
         leaf = max((view.tree.tip, *view.tree.drafts()), key=lambda node: node.position)
         ahead = leaf.position - view.tree.tip.position
         room = min(self._depth, view.remaining - 1) - ahead
@@ -212,7 +226,9 @@ class Stage:
 class Chain:
     """The stages of a lane and the links between them. A link that loses a frame loses all that follow."""
 
-    def __init__(self, stages: int, capacity: int, *, linear: bool, frames_to_loss: int | None) -> None:
+    def __init__(self, lane: LaneId, stages: int, capacity: int, *, linear: bool, frames_to_loss: int | None) -> None:
+        self.lane = lane
+        self.slowness = 1.0
         self._frames_to_loss = frames_to_loss
         self.stages = [Stage(capacity, linear=linear) for _ in range(stages)]
         self._last_arrival = [0.0] * stages
@@ -266,14 +282,16 @@ class World:
         self.session = session
         self.now = 0.0
         self.log: list[tuple[float, Event, list[Action]]] = []
-        self.lanes_replaced = 0
+        self.lanes_opened = 0
+        self.lanes_lost = 0
+        self.lanes_drained = 0
         self._target = target
         self._drafter = drafter
         self._weather = weather
         self._chance = random.Random(seed)
         self._stages = stages
         self._linear = linear
-        self._chain = self._new_chain()
+        self._chains: dict[LaneId, Chain] = {}
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._answer: Answer | None = None
@@ -333,13 +351,17 @@ class World:
         match action:
             case Send():
                 self._answer.frames.append(action.frame)
-                self._transmit(self._chain, 0, action.frame)
+                if action.lane in self._chains:
+                    self._transmit(self._chains[action.lane], 0, action.frame)
             case Draft():
                 self._draft(action)
             case Emit():
                 self._answer.tokens += action.tokens
-            case ReplaceLane():
-                self._later(self._chance.uniform(0, 0.2), self._replace_lane)
+            case OpenLane():
+                long = self._happens(self._weather.no_lanes)
+                self._later(self._chance.uniform(0, 20 if long else 0.2) if self.lanes_opened else 0.0, self._open_lane)
+            case CloseLane():
+                self._chains.pop(action.lane, None)
             case Finish():
                 self._answer.reason = action.reason
 
@@ -364,15 +386,30 @@ class World:
         drafted = [tuple(DraftedToken(token, 0.5) for token in chain) for chain in chains]
         return [Branch(parent, tokens, rank) for rank, tokens in enumerate(drafted)]
 
-    def _new_chain(self) -> Chain:
+    def _open_lane(self) -> None:
         doomed = self._happens(self._weather.lane_loss)
         frames_to_loss = self._chance.randint(1, 40) if doomed else None
-        return Chain(self._stages, self.session.config.capacity, linear=self._linear, frames_to_loss=frames_to_loss)
+        lane, capacity = LaneId(self.lanes_opened), self.session.config.capacity
+        chain = Chain(lane, self._stages, capacity, linear=self._linear, frames_to_loss=frames_to_loss)
+        chain.slowness = 100.0 if self._happens(self._weather.straggling) else 1.0
+        self.lanes_opened += 1
+        self._chains[lane] = chain
+        if self._happens(self._weather.lane_death):
+            self._later(self._chance.expovariate(2.0), lambda: self._kill(lane))
+        if self._happens(self._weather.draining):
+            self._later(self._chance.expovariate(2.0), lambda: self._drain(lane))
+        self._step(LaneOpened(lane))
 
-    def _replace_lane(self) -> None:
-        self.lanes_replaced += 1
-        self._chain = self._new_chain()
-        self._step(LaneReplaced())
+    def _kill(self, lane: LaneId) -> None:
+        if self._chains.pop(lane, None) is not None:
+            self.lanes_lost += 1
+            self._step(LaneLost(lane))
+
+    def _drain(self, lane: LaneId) -> None:
+        if lane in self._chains:
+            self.lanes_drained += 1
+            self._later(self._chance.uniform(0, 2), lambda: self._kill(lane))
+            self._step(LaneDraining(lane))
 
     def _transmit(self, chain: Chain, stage: int, frame: Frame) -> None:
         arrival = chain.arrival(stage, self.now + self._delay())
@@ -390,7 +427,7 @@ class World:
         stage = chain.stages[number]
         alive, contexts = stage.place(stage.queue.popleft())
         stage.busy = True
-        seconds = self._weather.stage_seconds * (1 + 0.1 * len(alive.nodes))
+        seconds = chain.slowness * self._weather.stage_seconds * (1 + 0.1 * len(alive.nodes))
         self._later(seconds, lambda: self._computed(chain, number, alive, contexts))
 
     def _computed(self, chain: Chain, number: int, frame: Frame, contexts: list[Tokens]) -> None:
@@ -410,20 +447,15 @@ class World:
         ]
         while verdicts:
             size = self._chance.randint(1, len(verdicts)) if self._weather.scattered else len(verdicts)
-            self._return(chain, VerdictsArrived(tuple(verdicts[:size])))
+            self._return(VerdictsArrived(chain.lane, tuple(verdicts[:size])))
             del verdicts[:size]
 
-    def _return(self, chain: Chain, arrived: VerdictsArrived) -> None:
-        """Verdicts of a lane that has been replaced are not delivered: their numbers mean other nodes now."""
-
-        def deliver() -> None:
-            if chain is self._chain:
-                self._step(arrived)
-
+    def _return(self, arrived: VerdictsArrived) -> None:
+        """Verdicts of a lane that is gone are delivered too."""
         if not self._happens(self._weather.verdict_loss):
-            self._later(self._delay(), deliver)
+            self._later(self._delay(), lambda: self._step(arrived))
         if self._happens(self._weather.duplication):
-            self._later(self._delay() + self._chance.uniform(0, 0.5), deliver)
+            self._later(self._delay() + self._chance.uniform(0, 0.5), lambda: self._step(arrived))
 
     # -- the promises --------------------------------------------------------------------------------------------------
 

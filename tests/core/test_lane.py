@@ -1,8 +1,9 @@
 import pytest
 
 from dsd_core.decoding.frames import Frame, FrameNode
-from dsd_core.decoding.ids import ROOT
+from dsd_core.decoding.ids import ROOT, LaneId
 from dsd_core.decoding.lane import Lane
+from dsd_core.decoding.round_clock import RoundClock
 from dsd_core.decoding.tree import TokenTree
 from dsd_core.errors import ProtocolError
 
@@ -14,13 +15,17 @@ def committed(*tokens: int) -> TokenTree:
     return tree
 
 
+def a_lane() -> Lane:
+    return Lane(LaneId(1), RoundClock(10.0))
+
+
 def send_path(lane: Lane, tree: TokenTree) -> Frame:
     return lane.frame([(node, False) for node in lane.missing_path(tree)], keep=tree.tip)
 
 
 def test_a_lane_numbers_what_it_is_sent() -> None:
     tree = committed(5, 6)
-    lane = Lane()
+    lane = a_lane()
     assert [node.token for node in lane.missing_path(tree)] == [5, 6]
     assert send_path(lane, tree) == Frame((FrameNode(1, 0, 5, False), FrameNode(2, 1, 6, False)), keep=2)
     assert lane.missing_path(tree) == []
@@ -30,7 +35,7 @@ def test_numbers_grow_though_the_trees_own_do_not_arrive_in_order() -> None:
     """A second lane is sent its own subset: the tree's node 4 before its node 3."""
     tree = committed(5, 6)
     older, newer = tree.add(2, 7), tree.add(2, 8)
-    lane = Lane()
+    lane = a_lane()
     send_path(lane, tree)
     assert lane.frame([(newer, True)], keep=tree.tip).nodes == (FrameNode(3, 2, 8, True),)
     assert lane.frame([(older, True)], keep=tree.tip).nodes == (FrameNode(4, 2, 7, True),)
@@ -40,7 +45,7 @@ def test_numbers_grow_though_the_trees_own_do_not_arrive_in_order() -> None:
 
 def test_only_the_end_of_the_path_is_missing_after_a_rewind() -> None:
     tree = committed(5, 6, 7)
-    lane = Lane()
+    lane = a_lane()
     send_path(lane, tree)
     tree.rewind(1)
     tree.commit(tree.add(tree.tip.id, 8))
@@ -50,12 +55,12 @@ def test_only_the_end_of_the_path_is_missing_after_a_rewind() -> None:
 
 def test_a_verdict_for_what_was_never_sent_is_the_peers_fault() -> None:
     with pytest.raises(ProtocolError, match="node 1, which was never sent"):
-        Lane().node(1)
+        a_lane().node(1)
 
 
 def test_dropped_nodes_are_forgotten_once_they_are_most() -> None:
     tree = committed(5)
-    lane = Lane()
+    lane = a_lane()
     send_path(lane, tree)
     dropped = [tree.add(1, token) for token in range(100)]
     lane.frame([(node, True) for node in dropped], keep=tree.tip)
@@ -73,7 +78,7 @@ def test_dropped_nodes_are_forgotten_once_they_are_most() -> None:
 
 def test_a_few_dropped_nodes_stay_known() -> None:
     tree = committed(5)
-    lane = Lane()
+    lane = a_lane()
     send_path(lane, tree)
     rejected = tree.add(1, 8)
     lane.frame([(rejected, True)], keep=tree.tip)

@@ -3,7 +3,10 @@ import random
 import pytest
 
 from dsd_core.decoding.events import Origin
+from dsd_core.decoding.ids import LaneId
+from dsd_core.decoding.lane import Lane
 from dsd_core.decoding.lookahead import AdaptiveLength, Blocking, FixedLength, Plain, Propose, Verify, View
+from dsd_core.decoding.round_clock import RoundClock
 from dsd_core.decoding.tree import TokenTree
 
 
@@ -98,17 +101,20 @@ def test_no_tokens_drafted_say_nothing_about_the_time_of_one() -> None:
 # -- moves -------------------------------------------------------------------------------------------------------------
 
 
-def a_view(*drafts: int, **changes: object) -> View:
+def a_view(*drafts: int, tip_sent: bool = False, **changes: object) -> View:
     tree = TokenTree()
     tree.commit(tree.add(tree.tip.id, 5))
     parent = tree.tip.id
     for token in drafts:
         parent = tree.add(parent, token).id
-    return View(**{"tree": tree, "tip_sent": False, "is_prompt": False, "drafting": False, "remaining": 10} | changes)
+    lane = Lane(LaneId(1), RoundClock(10.0))
+    if tip_sent:
+        lane.frame([(tree.tip, True)], keep=tree.tip)
+    return View(**{"tree": tree, "lanes": (lane,), "is_prompt": False, "drafting": False, "remaining": 10} | changes)
 
 
 def test_plain_decoding_sends_the_tip_once() -> None:
-    assert list(Plain().moves(a_view())) == [Verify()]
+    assert list(Plain().moves(a_view())) == [Verify(1)]
     assert list(Plain().moves(a_view(tip_sent=True))) == []
 
 
@@ -116,22 +122,22 @@ def test_blocking_drafts_then_sends_then_waits() -> None:
     policy = Blocking(FixedLength(3))
     assert list(policy.moves(a_view())) == [Propose((1,), 3)]
     assert list(policy.moves(a_view(drafting=True))) == []
-    assert list(policy.moves(a_view(7, 8))) == [Verify((2, 3))]
+    assert list(policy.moves(a_view(7, 8))) == [Verify(1, (2, 3))]
     assert list(policy.moves(a_view(7, 8, tip_sent=True))) == []
 
 
 def test_blocking_sends_a_prompt_at_once() -> None:
-    assert list(Blocking(FixedLength(3)).moves(a_view(is_prompt=True))) == [Verify(), Propose((1,), 3)]
-    assert list(Blocking(FixedLength(0)).moves(a_view(is_prompt=True))) == [Verify()]
+    assert list(Blocking(FixedLength(3)).moves(a_view(is_prompt=True))) == [Verify(1), Propose((1,), 3)]
+    assert list(Blocking(FixedLength(0)).moves(a_view(is_prompt=True))) == [Verify(1)]
 
 
 def test_blocking_drafts_no_more_than_can_still_be_used() -> None:
     policy = Blocking(FixedLength(3))
     assert list(policy.moves(a_view(remaining=3))) == [Propose((1,), 2)]
-    assert list(policy.moves(a_view(remaining=1))) == [Verify()]
+    assert list(policy.moves(a_view(remaining=1))) == [Verify(1)]
 
 
 def test_blocking_does_not_ask_twice_when_the_drafter_has_nothing() -> None:
     view = a_view()
     view.tree.tip.expanded = True
-    assert list(Blocking(FixedLength(3)).moves(view)) == [Verify()]
+    assert list(Blocking(FixedLength(3)).moves(view)) == [Verify(1)]

@@ -9,6 +9,7 @@ import pytest
 from dsd_core.decoding.events import (
     Ask,
     Branch,
+    CloseLane,
     CommittedToken,
     Draft,
     Drafted,
@@ -16,16 +17,18 @@ from dsd_core.decoding.events import (
     Emit,
     Finish,
     FinishReason,
-    LaneReplaced,
+    LaneDraining,
+    LaneLost,
+    LaneOpened,
+    OpenLane,
     Origin,
-    ReplaceLane,
     Send,
     Stop,
     Tick,
     VerdictsArrived,
 )
 from dsd_core.decoding.frames import Frame, FrameNode, Verdict
-from dsd_core.decoding.lookahead import Blocking, FixedLength, Move, Plain, Propose, View
+from dsd_core.decoding.lookahead import Blocking, FixedLength, Move, Plain, Propose, Verify, View
 from dsd_core.decoding.session import Session, SessionConfig
 from dsd_core.errors import PromptTooLong, ProtocolError, UsageError
 from tests.core.simulation import CALM, Answer, ToyDrafter, ToyTarget, Weather, World
@@ -40,6 +43,11 @@ def blocking(k: int, *, capacity: int = 200, chunk: int = 512) -> Session:
 
 def plain(capacity: int = 200) -> Session:
     return Session(Plain(), SessionConfig(capacity, round_seconds=10))
+
+
+def on_a_lane(session: Session) -> Session:
+    assert session.step(LaneOpened(1), 0.0) == []
+    return session
 
 
 def converse(session: Session, acceptance: float, tokens: int, *, weather: Weather = CALM, seed: int = 1) -> Answer:
@@ -163,8 +171,8 @@ def test_waste_is_what_was_sent_and_not_committed() -> None:
 # -- verdicts, drafts and lanes ----------------------------------------------------------------------------------------
 
 
-def verdicts(*choices: tuple[int, int], margin: float = 1.0) -> VerdictsArrived:
-    return VerdictsArrived(tuple(Verdict(node, choice, margin) for node, choice in choices))
+def verdicts(*choices: tuple[int, int], margin: float = 1.0, lane: int = 1) -> VerdictsArrived:
+    return VerdictsArrived(lane, tuple(Verdict(node, choice, margin) for node, choice in choices))
 
 
 def drafted(request: int, parent: int, *tokens: int, rank: int = 0) -> Drafted:
@@ -178,12 +186,12 @@ def committed(actions: list) -> list[tuple[int, Origin]]:
 
 def a_round_of_three() -> Session:
     """Prompt 5 6 7, token 8 committed and under way with drafts 1 2 3: the lane's nodes 4 to 7."""
-    session = blocking(3)
+    session = on_a_lane(blocking(3))
     session.step(Ask(PROMPT, 20), 0.0)
     session.step(drafted(1, 3), 0.1)
     session.step(verdicts((3, 8)), 0.2)
     [send] = session.step(drafted(2, 4, 1, 2, 3), 0.3)
-    assert send == Send(Frame((FrameNode(4, 3, 8), FrameNode(5, 4, 1), FrameNode(6, 5, 2), FrameNode(7, 6, 3)), keep=4))
+    assert send == Send(1, Frame((FrameNode(4, 3, 8), FrameNode(5, 4, 1), FrameNode(6, 5, 2), FrameNode(7, 6, 3)), keep=4))
     return session
 
 
@@ -220,7 +228,7 @@ class TwoCandidates(Blocking):
 
 
 def test_the_second_candidate_is_a_recovered_token() -> None:
-    session = Session(TwoCandidates(FixedLength(2)), SessionConfig(200))
+    session = on_a_lane(Session(TwoCandidates(FixedLength(2)), SessionConfig(200)))
     session.step(Ask(PROMPT, 20), 0.0)
     two = (Branch(3, (DraftedToken(1, 0.6),)), Branch(3, (DraftedToken(2, 0.3), DraftedToken(4, 0.9)), rank=1))
     session.step(Drafted(1, two), 0.1)
@@ -230,7 +238,7 @@ def test_the_second_candidate_is_a_recovered_token() -> None:
 
 
 def test_more_branches_than_asked_for_or_elsewhere_are_not_taken() -> None:
-    session = blocking(2)
+    session = on_a_lane(blocking(2))
     session.step(Ask(PROMPT, 20), 0.0)
     branches = [(3, 0, 1), (3, 1, 2), (2, 0, 9)]
     session.step(Drafted(1, tuple(Branch(parent, (DraftedToken(token, 0.5),), rank) for parent, rank, token in branches)), 0.1)
@@ -244,7 +252,7 @@ def test_a_verdict_for_what_was_never_sent_is_a_protocol_error() -> None:
 
 
 def test_a_late_draft_is_compared_with_what_was_decided_meanwhile() -> None:
-    session = blocking(3)
+    session = on_a_lane(blocking(3))
     session.step(Ask(PROMPT, 20), 0.0)
     assert committed(session.step(verdicts((3, 8)), 0.1)) == [(8, Origin.BONUS)]
     [send] = session.step(drafted(1, 3, 8, 1, 2), 0.2)
@@ -252,7 +260,7 @@ def test_a_late_draft_is_compared_with_what_was_decided_meanwhile() -> None:
 
 
 def test_a_late_draft_that_went_elsewhere_is_dropped_and_another_made() -> None:
-    session = blocking(3)
+    session = on_a_lane(blocking(3))
     session.step(Ask(PROMPT, 20), 0.0)
     session.step(verdicts((3, 8)), 0.1)
     assert session.step(drafted(1, 3, 9, 1, 2), 0.2) == [Draft(2, parents=(4,), steps=3)]
@@ -267,7 +275,7 @@ def test_a_draft_nobody_waits_for_is_dropped() -> None:
 
 
 def test_the_answer_to_an_older_request_is_not_taken_for_that_to_the_newer() -> None:
-    session = blocking(3)
+    session = on_a_lane(blocking(3))
     session.step(Ask(PROMPT, 20), 0.0)
     session.step(Stop(FinishReason.CANCELLED), 0.1)
     session.step(Ask((*PROMPT, 9), 20), 0.2)
@@ -277,14 +285,15 @@ def test_the_answer_to_an_older_request_is_not_taken_for_that_to_the_newer() -> 
     assert [node.token for node in send.frame.nodes] == [8, 1, 2]
 
 
-def test_a_lane_that_does_not_answer_is_replaced_once_and_sent_all_again() -> None:
+def test_a_lane_that_does_not_answer_is_replaced_once_and_all_sent_again() -> None:
     session = a_round_of_three()
     assert session.deadline == pytest.approx(10.3)
     assert session.step(Tick(), 10.2) == []
-    assert session.step(Tick(), 10.3) == [ReplaceLane()]
+    assert session.step(Tick(), 10.3) == [OpenLane()]
     assert session.deadline is None
     assert session.step(Tick(), 30.0) == []
-    [send] = session.step(LaneReplaced(), 31.0)
+    [send] = session.step(LaneOpened(2), 31.0)
+    assert send.lane == 2
     assert [node.token for node in send.frame.nodes] == [5, 6, 7, 8, 1, 2, 3]
     assert [node.wants_verdict for node in send.frame.nodes] == [False] * 3 + [True] * 4
     assert session.deadline == pytest.approx(41.0)
@@ -295,7 +304,7 @@ def test_the_deadline_stands_while_any_verdict_that_is_needed_is_missing() -> No
     session = a_round_of_three()
     assert session.step(verdicts((7, 9)), 1.0) == []
     assert session.deadline == pytest.approx(11.0)
-    assert session.step(Tick(), 11.0) == [ReplaceLane()]
+    assert session.step(Tick(), 11.0) == [OpenLane()]
 
 
 def test_nothing_is_awaited_while_the_drafter_works() -> None:
@@ -304,12 +313,119 @@ def test_nothing_is_awaited_while_the_drafter_works() -> None:
     assert session.deadline is None
 
 
-def test_a_verdict_that_comes_too_late_still_counts() -> None:
+def test_a_lane_that_was_only_late_serves_on_and_the_other_is_not_kept() -> None:
+    session = a_round_of_three()
+    assert session.step(Tick(), 10.3) == [OpenLane()]
+    assert committed(session.step(verdicts((4, 1)), 10.4)) == [(1, Origin.ACCEPTED)]
+    assert session.step(LaneOpened(2), 11.0) == [CloseLane(2)]
+
+
+def test_a_lane_is_left_when_another_has_answered_in_its_place() -> None:
     session = a_round_of_three()
     session.step(Tick(), 10.3)
-    assert committed(session.step(verdicts((4, 1)), 10.4)) == [(1, Origin.ACCEPTED)]
-    [send] = session.step(LaneReplaced(), 11.0)
-    assert [node.wants_verdict for node in send.frame.nodes] == [False] * 4 + [True] * 3
+    session.step(LaneOpened(2), 11.0)
+    actions = session.step(verdicts((4, 1), lane=2), 11.1)
+    assert committed(actions) == [(1, Origin.ACCEPTED)]
+    assert CloseLane(1) in actions
+    assert session.step(verdicts((5, 9), lane=1), 11.2) == [], "what it says now is not heard"
+
+
+def test_a_lost_lane_is_replaced_and_what_it_still_says_ignored() -> None:
+    session = a_round_of_three()
+    assert session.step(LaneLost(1), 0.4) == [OpenLane()]
+    assert session.step(verdicts((4, 1)), 0.5) == []
+    assert session.deadline is None
+    [send] = session.step(LaneOpened(2), 0.6)
+    assert [node.token for node in send.frame.nodes] == [5, 6, 7, 8, 1, 2, 3]
+
+
+def test_with_no_lane_at_all_the_drafter_is_left_alone() -> None:
+    session = blocking(3)
+    assert session.step(Ask(PROMPT, 20), 0.0) == [OpenLane()]
+    assert session.step(Tick(), 100.0) == []
+    assert [type(action) for action in session.step(LaneOpened(1), 101.0)] == [Send, Draft]
+
+
+# -- several lanes -----------------------------------------------------------------------------------------------------
+
+
+def two_lanes(*, feed: int = 64, **config: int) -> Session:
+    """Lane 1 leads and has answered for the prompt; lane 2 was fed it, and has answered too."""
+    session = Session(Plain(), SessionConfig(200, round_seconds=10, feed=feed, **config))
+    assert session.step(LaneOpened(1), 0.0) == []
+    assert [action for action in session.step(Ask(PROMPT, 100), 0.0) if isinstance(action, OpenLane)] == [OpenLane()]
+    [fed] = session.step(LaneOpened(2), 0.0)
+    assert fed == Send(2, Frame((FrameNode(1, 0, 5, False), FrameNode(2, 1, 6, False), FrameNode(3, 2, 7)), keep=3))
+    session.step(verdicts((3, 8)), 0.1)
+    assert session.step(verdicts((3, 8), lane=2), 0.2) == []
+    return session
+
+
+def play(session: Session, tokens: int) -> list:
+    """Lane 1 answers so many times."""
+    return [action for round_ in range(tokens) for action in session.step(verdicts((4 + round_, 9)), 0.2 + round_ / 10)]
+
+
+def test_a_lane_that_stands_by_is_fed_in_batches_of_which_the_last_wants_a_verdict() -> None:
+    actions = play(two_lanes(standby=1), 34)
+    fed = [action.frame for action in actions if isinstance(action, Send) and action.lane == 2]
+    assert [len(frame.nodes) for frame in fed] == [16], "the next waits for the answer"
+    assert [node.wants_verdict for node in fed[0].nodes] == [False] * 15 + [True]
+
+
+def test_a_long_text_is_fed_in_pieces() -> None:
+    session = two_lanes(standby=1, feed=4)
+    [fed] = [action for action in play(session, 15) if isinstance(action, Send) and action.lane == 2]
+    assert [node.id for node in fed.frame.nodes] == [4, 5, 6, 7]
+    assert session.step(verdicts((7, 9), lane=2), 3.0) == [], "less is lacking now than makes a batch"
+
+
+def test_a_warm_lane_serves_at_once_when_another_is_lost() -> None:
+    session = two_lanes(standby=1)
+    play(session, 5)
+    opened, send = session.step(LaneLost(1), 1.0)
+    assert opened == OpenLane()
+    assert send.lane == 2
+    assert [(node.token, node.wants_verdict) for node in send.frame.nodes] == [(8, False), *[(9, False)] * 4, (9, True)]
+    assert session.deadline == pytest.approx(11.0)
+
+
+def test_a_draining_lane_serves_until_another_is_warm() -> None:
+    session = Session(Plain(), SessionConfig(200, round_seconds=10))
+    session.step(LaneOpened(1), 0.0)
+    session.step(Ask(PROMPT, 100), 0.0)
+    session.step(verdicts((3, 8)), 0.1)
+    assert session.step(LaneDraining(1), 0.2) == [OpenLane()]
+    assert session.step(LaneDraining(1), 0.2) == [], "once is enough"
+    [fed] = session.step(LaneOpened(2), 0.3)
+    assert fed.lane == 2
+    assert session.step(verdicts((4, 9)), 0.4)[-1].lane == 1
+    closed, send = session.step(verdicts((4, 9), lane=2), 0.5)
+    assert closed == CloseLane(1)
+    assert [(send.lane, node.token) for node in send.frame.nodes] == [(2, 9)]
+
+
+class LastDraftToTheSecond(Plain):
+    """Sends the last of the drafts, and only that, to the second lane."""
+
+    def moves(self, view: View) -> Sequence[Move]:
+        drafts = [node.id for node in view.tree.drafts()]
+        if len(view.lanes) == 2 and drafts and not view.lanes[1].has_seen(drafts[-1]):
+            return [Verify(view.lanes[1].id, (drafts[-1],))]
+        first = Propose((view.tree.tip.id,), 3)
+        return [] if view.tip_sent else [Verify(view.lanes[0].id), *([first] if view.is_prompt else [])]
+
+
+def test_a_frame_brings_what_its_lane_lacks_of_the_way_to_its_drafts() -> None:
+    session = on_a_lane(Session(LastDraftToTheSecond(), SessionConfig(200, round_seconds=10, lanes=2)))
+    session.step(Ask(PROMPT, 100), 0.0)
+    session.step(LaneOpened(2), 0.0)
+    session.step(drafted(1, 3, 8, 1, 2), 0.1)
+    session.step(verdicts((3, 8)), 0.2)
+    [send] = session.step(verdicts((3, 8), lane=2), 0.3)
+    assert send.lane == 2
+    assert [node.token for node in send.frame.nodes] == [8, 1, 2]
+    assert all(node.wants_verdict for node in send.frame.nodes), "for either lane can be lost"
 
 
 def test_a_stopped_answer_leaves_a_session_that_can_be_asked_again() -> None:
@@ -321,11 +437,11 @@ def test_a_stopped_answer_leaves_a_session_that_can_be_asked_again() -> None:
     assert session.step(Stop(FinishReason.CANCELLED), 1.0) == []
     assert session.step(verdicts((4, 1)), 1.1) == []
     actions = session.step(Ask((*PROMPT, 8, 9), 5), 2.0)
-    assert actions[0] == Send(Frame((FrameNode(8, 4, 9),), keep=8))
+    assert actions[0] == Send(1, Frame((FrameNode(8, 4, 9),), keep=8))
 
 
 def test_near_ties_are_counted() -> None:
-    session = plain()
+    session = on_a_lane(plain())
     session.step(Ask(PROMPT, 5), 0.0)
     session.step(verdicts((3, 8), margin=1e-5), 0.1)
     session.step(verdicts((4, 8), margin=1e-3), 0.2)
@@ -351,7 +467,7 @@ def test_the_reservation_is_exact() -> None:
     with pytest.raises(PromptTooLong, match="3 tokens and the answer may have 6, but the session reserved 8"):
         session.step(Ask(PROMPT, 6), 0.0)
     assert not session.answering
-    assert session.step(Ask(PROMPT, 5), 0.0)
+    assert session.step(Ask(PROMPT, 5), 0.0) == [OpenLane()]
 
 
 def test_an_answer_to_the_last_reserved_position_fits_every_stage() -> None:

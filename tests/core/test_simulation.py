@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dsd_core.decoding.coupling import scores
-from dsd_core.decoding.events import FinishReason, Origin
+from dsd_core.decoding.events import FinishReason, LaneLost, Origin, Send, VerdictsArrived
 from dsd_core.decoding.lookahead import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
 from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.session import Session, SessionConfig
@@ -41,6 +41,10 @@ def some_weather(chance: random.Random) -> Weather:
         late_draft=sometimes(0.3),
         silent_draft=sometimes(0.3),
         lane_loss=sometimes(0.5),
+        lane_death=sometimes(0.5),
+        draining=sometimes(0.5),
+        no_lanes=sometimes(0.3),
+        straggling=sometimes(0.3),
         verdict_loss=sometimes(0.05),
         duplication=sometimes(0.3),
         scattered=chance.random() < 0.5,
@@ -54,7 +58,15 @@ def a_world(seed: int) -> tuple[World, random.Random]:
     candidates = chance.choice([1, 1, 3])
     drafter = ToyDrafter(target, acceptance=chance.choice([0.0, 0.3, 0.7, 0.95, 1.0]), candidates=candidates)
     slack = 0 if candidates == 1 else 40
-    config = SessionConfig(CAPACITY + slack, draft_slack=slack, chunk=chance.choice([1, 3, 512]), round_seconds=ROUND_SECONDS)
+    config = SessionConfig(
+        CAPACITY + slack,
+        draft_slack=slack,
+        chunk=chance.choice([1, 3, 512]),
+        round_seconds=ROUND_SECONDS,
+        lanes=chance.choice([1, 1, 2, 3]),
+        standby=chance.choice([0, 0, 1]),
+        feed=chance.choice([2, 64]),
+    )
     session = Session(a_policy(chance), config)
     world = World(
         session,
@@ -107,6 +119,19 @@ def test_the_text_is_that_of_plain_decoding(block: int) -> None:
             raise
 
 
+def take_overs(world: World) -> int:
+    """How often a lane that had answered was lost and another, that had answered too, took the session on."""
+    answered: set[int] = set()
+    taken_over = 0
+    for _, event, actions in world.log:
+        match event:
+            case VerdictsArrived():
+                answered.add(event.lane)
+            case LaneLost():
+                taken_over += any(isinstance(action, Send) and action.lane in answered for action in actions)
+    return taken_over
+
+
 def test_the_simulations_meet_what_they_are_for() -> None:
     """Else a quiet change of the dice would leave the test above without teeth."""
     worlds = [converse(seed) for seed in range(300)]
@@ -115,7 +140,11 @@ def test_the_simulations_meet_what_they_are_for() -> None:
     reasons = {action.reason for _, _, actions in log for action in actions if type(action).__name__ == "Finish"}
     assert origins == set(Origin)
     assert reasons == set(FinishReason)
-    assert sum(world.lanes_replaced for world in worlds) > 50
+    assert sum(world.lanes_opened for world in worlds) > 500
+    assert sum(world.lanes_lost for world in worlds) > 50
+    assert sum(world.lanes_drained for world in worlds) > 50
+    assert sum(type(event).__name__ == "Tick" for _, event, _ in log) > 50
+    assert sum(map(take_overs, worlds)) > 20
     assert sum(world.session.counts.wasted for world in worlds) > 500
     silent = [event for _, event, actions in log if type(event).__name__ == "VerdictsArrived" and not actions]
     assert len(silent) > 500, "verdicts that come late, twice or too early"

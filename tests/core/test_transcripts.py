@@ -1,7 +1,7 @@
 """Golden transcripts: what a session answers to a story, one line each, to be read.
 
-A transcript in transcripts/ has a header (`policy:`), then events (`> time event`), each followed by the actions it led to
-(`< action`). To add one, write its events; to accept a change, rewrite all and read the difference:
+A transcript in transcripts/ has a header (`policy: blocking 2, standby 1`), then events (`> time event`), each followed by
+the actions it led to (`< action`). To add one, write its events; to accept a change, rewrite all and read the difference:
 
     DSD_REWRITE_TRANSCRIPTS=1 python -m pytest tests/core/test_transcripts.py
 """
@@ -17,6 +17,7 @@ from dsd_core.decoding.events import (
     Action,
     Ask,
     Branch,
+    CloseLane,
     Draft,
     Drafted,
     DraftedToken,
@@ -24,8 +25,10 @@ from dsd_core.decoding.events import (
     Event,
     Finish,
     FinishReason,
-    LaneReplaced,
-    ReplaceLane,
+    LaneDraining,
+    LaneLost,
+    LaneOpened,
+    OpenLane,
     Send,
     Stop,
     Tick,
@@ -59,7 +62,9 @@ def replay(lines: list[str]) -> Iterator[str]:
             continue
         yield line
         if line.startswith("policy:"):
-            session = Session(policy(line), SessionConfig(capacity=64, chunk=4, round_seconds=10.0))
+            speculation, _, standby = line.partition(", standby ")
+            config = SessionConfig(capacity=64, chunk=4, round_seconds=10.0, standby=int(standby or 0))
+            session = Session(policy(speculation), config)
         if line.startswith(">"):
             assert session is not None, "the policy comes first"
             _, time, *words = line.split()
@@ -82,11 +87,15 @@ def event(words: list[str]) -> Event:
         case ["drafted", request, "after", parent, *tokens]:
             drafted = tuple(DraftedToken(int(token), 0.5) for token in tokens)
             return Drafted(int(request), (Branch(int(parent), drafted),) if drafted else ())
-        case ["verdicts", *pairs]:
+        case ["lane", lane, "verdicts", *pairs]:
             chosen = [re.fullmatch(r"(\d+):(\d+)", pair).groups() for pair in pairs]
-            return VerdictsArrived(tuple(Verdict(int(node), int(choice), margin=1.0) for node, choice in chosen))
-        case ["lane", "replaced"]:
-            return LaneReplaced()
+            return VerdictsArrived(int(lane), tuple(Verdict(int(node), int(choice), margin=1.0) for node, choice in chosen))
+        case ["lane", lane, "opened"]:
+            return LaneOpened(int(lane))
+        case ["lane", lane, "lost"]:
+            return LaneLost(int(lane))
+        case ["lane", lane, "draining"]:
+            return LaneDraining(int(lane))
         case ["stop", reason]:
             return Stop(FinishReason(reason))
         case ["tick"]:
@@ -98,14 +107,16 @@ def show(action: Action) -> str:
     match action:
         case Send():
             nodes = " ".join(show_node(node) for node in action.frame.nodes)
-            return f"send {nodes} keep {action.frame.keep}"
+            return f"lane {action.lane} send {nodes} keep {action.frame.keep}"
         case Draft():
             parents = " ".join(map(str, action.parents))
             return f"draft {action.request} after {parents}, {action.steps} steps"
         case Emit():
             return "emit " + " ".join(f"{committed.token} {committed.origin.value}" for committed in action.tokens)
-        case ReplaceLane():
-            return "replace lane"
+        case OpenLane():
+            return "open lane"
+        case CloseLane():
+            return f"close lane {action.lane}"
         case Finish():
             return f"finish {action.reason.value}"
 

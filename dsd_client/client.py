@@ -19,14 +19,14 @@ from dsd_client.conversation import Conversation
 from dsd_client.drafting import DrafterSource, DraftThread, load_drafter
 from dsd_client.lane_link import LaneLink
 from dsd_client.results import Chunk, Result
-from dsd_client.swarm import Swarm, seeds
+from dsd_client.swarm import Stage, Swarm, seeds
 from dsd_client.target_model import TargetModel
 from dsd_core import embedded
 from dsd_core.decoding.lookahead import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
 from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.session import Session, SessionConfig
 from dsd_core.decoding.target import ChoiceRule
-from dsd_core.errors import UsageError
+from dsd_core.errors import OutOfCapacity, UsageError
 from dsd_core.network.transport import transport
 from dsd_core.wire.codec import MAX_TOP_COUNT
 
@@ -157,7 +157,7 @@ class Client:
         stages = await self._swarm.chain(self.target.manifest_hash)
         # Nothing on top for drafts: a frame never reaches further than the answer may.
         capacity = min(positions, stages[0].description.max_positions)
-        link = await LaneLink.open(stages, rule, capacity)
+        link = await self._open(stages, rule, capacity)
         try:
             drafts = self._drafter if not isinstance(policy, Plain) else None
             drafter = await self._thread.open(drafts, rule, capacity) if drafts else None
@@ -172,6 +172,18 @@ class Client:
         )
         async with Conversation(Session(policy, config), link, drafter, self._thread) as conversation:
             yield AnswerStream(conversation, self.target, rule)
+
+    async def _open(self, stages: Sequence[Stage], rule: ChoiceRule, capacity: int) -> LaneLink:
+        """A full node is asked again when it says, but not for longer than a round may take."""
+        now = asyncio.get_running_loop().time
+        until = now() + self._timeout
+        while True:
+            try:
+                return await LaneLink.open(stages, rule, capacity)
+            except OutOfCapacity as full:
+                if full.retry_after is None or now() + full.retry_after > until:
+                    raise
+                await asyncio.sleep(full.retry_after)
 
     def _load_drafter(self, target: TargetModel) -> DrafterSource | None:
         if self._drafts == "none":

@@ -15,9 +15,10 @@ from dsd_core.network.join_token import JoinToken
 from dsd_core.network.status import error_of, unreachable
 from dsd_core.network.stubs import stage_stub
 from dsd_core.network.transport import Transport
-from dsd_core.wire import PROTOCOL_VERSION
+from dsd_core.wire import VERSIONS
 from dsd_core.wire.hidden import DType, dtype_from_wire
 from dsd_core.wire.v1 import stage_pb2
+from dsd_core.wire.versions import versions_from_wire
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class Swarm:
 
     async def _describe(self, address: Address) -> Stage:
         peer, channel = await self._channel(address)
-        request = stage_pb2.DescribeRequest(protocol_version=PROTOCOL_VERSION)
+        request = stage_pb2.DescribeRequest(protocol_version=VERSIONS.newest, oldest_protocol_version=VERSIONS.oldest)
         try:
             description = await stage_stub(channel).Describe(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as failure:
@@ -103,7 +104,9 @@ def _seeds(text: str) -> Sequence[tuple[Address, PeerId | None]]:
 
 
 def _require_sense(said: stage_pb2.DescribeResponse, address: Address) -> None:
-    """Raises ProtocolError for a description that no honest stage gives."""
+    """Raises ProtocolError for a description that no honest stage gives, Refused for one in another protocol."""
+    theirs = versions_from_wire(said.protocol_version, said.oldest_protocol_version)
+    VERSIONS.agree(theirs, peer=f"the peer at {address}")
     dtype_from_wire(said.dtype)
     has_layers = said.first_layer < said.end_layer <= said.num_layers
     if not (has_layers and said.hidden_size and said.vocab_size and said.max_positions):

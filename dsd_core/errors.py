@@ -123,14 +123,28 @@ class ProtocolError(DsdError):
 
 
 class OutOfCapacity(DsdError):
-    """A node cannot hold what it was asked to hold."""
+    """A node cannot hold what it was asked to hold.
+
+    `retry_after`: in so many seconds the same request may succeed there; None if it never will.
+    """
 
     exit_code = 15
     fault = Fault.LOAD
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class InvalidWeights(DsdError):
     """The model's weight files are missing, damaged, or not safetensors."""
 
     exit_code = 16
+    fault = Fault.USER
+
+
+class UnsoundLibrary(DsdError):
+    """A library is too old to be exposed to strangers."""
+
+    exit_code = 17
     fault = Fault.USER

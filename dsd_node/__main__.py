@@ -23,6 +23,7 @@ def cli() -> None:
 @click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:4100", show_default=True, help="Port 0 is any free port.")
 @click.option("--announce", metavar="HOST:PORT", help="The address that others dial, if another. [default: --listen's]")
 @click.option("--data-dir", metavar="DIR", help="Where the node keeps its key. [default: the user's data directory]")
+@click.option("--peer-share", type=float, default=0.25, show_default=True, help="Of the node's memory, the most for one peer.")
 @click.option("--insecure-loopback", is_flag=True, help="No TLS; for programs of this machine alone.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True)
@@ -34,6 +35,7 @@ def start(
     listen: str,
     announce: str | None,
     data_dir: str | None,
+    peer_share: float,
     insecure_loopback: bool,
     device: str,
     dtype: str,
@@ -67,6 +69,7 @@ def start(
         # One for each port: several nodes of one machine are several peers.
         data_dir=Path(data_dir) if data_dir else data_dirs.default(f"node-{here.port}"),
         insecure_loopback=insecure_loopback,
+        peer_share=peer_share,
     )
     command.run(serve(config))
 

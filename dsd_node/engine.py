@@ -1,6 +1,7 @@
 """The span and the thread that computes it. The event loop only waits here."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,7 @@ class Engine:
         self.span = span
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._turn = asyncio.Lock()
+        self._computed_at = -math.inf
 
     async def reserve(self, slots: int) -> KvStore:
         """Memory for a session. Raises OutOfCapacity."""
@@ -60,12 +62,24 @@ class Engine:
                 return None
             alive = Frame(tuple(frame.nodes[row] for row in placement.rows), placement.keep)
             histories = _histories(tree, alive, rule)
-            return await self._in_thread(lambda: self._compute(placement, kv, alive, hidden, rule, histories))
+            computed = await self._in_thread(lambda: self._compute(placement, kv, alive, hidden, rule, histories))
+            self._computed_at = asyncio.get_running_loop().time()
+            return computed
 
     async def release(self, kv: KvStore) -> None:
         """Give a session's memory back, once no frame of it is being computed."""
         async with self._turn:
             kv.close()
+
+    async def canary(self, *, unless_within: float = 0.0) -> None:
+        """One token through the span, in turn, as a session's would go; or nothing, if a frame has just done so.
+
+        Raises whatever keeps sessions from being served.
+        """
+        if asyncio.get_running_loop().time() - self._computed_at < unless_within:
+            return
+        async with self._turn:
+            await self._in_thread(lambda: _send_canary(self.span))
 
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
@@ -124,6 +138,17 @@ def _span_input(placement: Placement, kv: KvStore, frame: Frame, hidden: HiddenS
         tokens=None if hidden else np.array([node.token for node in frame.nodes], dtype=np.int64),
         hidden=_rows(hidden, placement.rows) if hidden else None,
     )
+
+
+def _send_canary(span: Span) -> None:
+    kv, alone = span.reserve(1), np.zeros(1, dtype=np.int64)
+    tokens, hidden = (alone, None) if span.starts else (None, torch.zeros(1, span.hidden_size))
+    try:
+        output = span.forward([SpanInput(kv, alone, alone, np.ones((1, 1), dtype=np.bool_), alone, tokens, hidden)])[0]
+        if span.ends:
+            span.logits(output)
+    finally:
+        kv.close()
 
 
 def _rows(hidden: HiddenStates, rows: NDArray[np.int64]) -> torch.Tensor:

@@ -57,6 +57,8 @@ class ServedSession:
         """Who sends its frames: nobody else may."""
         self.idle_seconds = idle_seconds
         self.last_frame_at = now
+        self.has_computed = False
+        """Whether any frame came out at the other end."""
         self._engine = engine
         self._kv = kv
         self._downstream = downstream
@@ -148,6 +150,7 @@ class ServedSession:
             arrived = await self._inbox.get()
             computed = await self._engine.compute(self._tree, self._kv, arrived.frame, arrived.hidden, self._rule)
             if computed is not None:
+                self.has_computed = True
                 await self._pass_on(computed, arrived.time.plus(computed.seconds))
 
     async def _pass_on(self, computed: Computed, time: ComputeTime) -> None:

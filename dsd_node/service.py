@@ -4,31 +4,36 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import grpc.aio
 
 from dsd_core.decoding.target import ChoiceRule
-from dsd_core.errors import DsdError, OutOfCapacity, PromptTooLong, ProtocolError, Refused, UsageError
+from dsd_core.errors import DsdError, PromptTooLong, ProtocolError, Refused, TimedOut, UsageError
 from dsd_core.model import tensors
 from dsd_core.model.kv import KvStore
+from dsd_core.model.memory import available_bytes
 from dsd_core.model.source import ModelSource
 from dsd_core.network.address import Address
 from dsd_core.network.identity import PeerId, peer_id_of
 from dsd_core.network.status import abort
 from dsd_core.network.transport import Transport
-from dsd_core.wire import PROTOCOL_VERSION
+from dsd_core.wire import VERSIONS
 from dsd_core.wire.codec import rule_from_wire, session_id_from_wire
 from dsd_core.wire.hidden import dtype_to_wire
 from dsd_core.wire.v1 import stage_pb2, stage_pb2_grpc
+from dsd_core.wire.versions import versions_from_wire
 from dsd_node.downstream import Channels, Downstream
 from dsd_node.engine import Engine
+from dsd_node.quotas import MAX_SESSIONS, PEER_SHARE, Limits, Quotas
 from dsd_node.served_session import ServedSession, session_ended
 
 log = logging.getLogger(__name__)
 
-MAX_SESSIONS = 64
 MAX_IDLE_SECONDS = 1800
+KV_MEMORY = 0.8
+"""Of what is left once the span is loaded, the part that is promised to sessions."""
 
 Context: TypeAlias = Any
 """gRPC's, which differs in type parameters from method to method."""
@@ -37,26 +42,22 @@ Context: TypeAlias = Any
 class StageService(stage_pb2_grpc.StageServiceServicer):
     """Opens sessions, and lets each RPC reach the one that it names."""
 
-    def __init__(self, source: ModelSource, engine: Engine, transport: Transport) -> None:
+    def __init__(self, source: ModelSource, engine: Engine, transport: Transport, quotas: Quotas) -> None:
         self._source = source
         self._engine = engine
         self._transport = transport
+        self._quotas = quotas
         self._channels = Channels(transport)
         self._sessions: dict[bytes, ServedSession] = {}
-        self._opening: set[bytes] = set()
-        """Ids of sessions whose memory is being reserved."""
 
     async def Describe(self, request: stage_pb2.DescribeRequest, context: Context) -> stage_pb2.DescribeResponse:
         async with _answering(context):
-            self._transport.caller(context)
-            if request.protocol_version != PROTOCOL_VERSION:
-                raise Refused(
-                    f"this node speaks protocol {PROTOCOL_VERSION}, the caller {request.protocol_version}; "
-                    "run the same release of DSD on both"
-                )
+            theirs = versions_from_wire(request.protocol_version, request.oldest_protocol_version)
+            VERSIONS.agree(theirs, peer="the caller")
         span = self._engine.span
         return stage_pb2.DescribeResponse(
-            protocol_version=PROTOCOL_VERSION,
+            protocol_version=VERSIONS.newest,
+            oldest_protocol_version=VERSIONS.oldest,
             model=self._source.name,
             manifest_hash=bytes.fromhex(self._source.manifest_hash),
             first_layer=span.layers.start,
@@ -76,7 +77,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
             upstream = _peer(request.upstream_peer) if request.upstream_peer else owner
             channel = self._downstream_channel(request)
             self._check_room(session_id, request.capacity)
-            kv = await self._reserve(session_id, request.capacity)
+            kv = await self._reserve(session_id, owner, request.capacity)
             self._sessions[session_id] = ServedSession(
                 self._engine,
                 kv,
@@ -101,7 +102,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         self, request_iterator: AsyncIterator[stage_pb2.StreamFramesRequest], context: Context
     ) -> stage_pb2.StreamFramesResponse:
         async with _answering(context):
-            first = await anext(request_iterator, stage_pb2.StreamFramesRequest())
+            first = await _first(request_iterator)
             session_id = bytes(first.session_id)
             session = self._session(session_id, upstream=self._transport.caller(context))
             session.attach()
@@ -150,20 +151,20 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
             return None
         return self._channels.to(Address.parse(request.downstream), _peer(request.downstream_peer))
 
-    async def _reserve(self, session_id: bytes, capacity: int) -> KvStore:
-        self._opening.add(session_id)
+    async def _reserve(self, session_id: bytes, owner: PeerId, capacity: int) -> KvStore:
+        """The quota first: a peer that may not have the memory costs no work."""
+        self._quotas.open_session(session_id, owner, self._engine.span.kv_bytes(capacity))
         try:
             return await self._engine.reserve(capacity)
-        finally:
-            self._opening.discard(session_id)
+        except BaseException:
+            self._quotas.close_session(session_id)
+            raise
 
     def _check_room(self, session_id: bytes, capacity: int) -> None:
-        if session_id in self._sessions or session_id in self._opening:
+        if session_id in self._quotas:
             raise Refused("there is a session of this id; draw another")
         if not 0 < capacity <= self._source.max_positions:
             raise PromptTooLong(f"the model serves 1 to {self._source.max_positions} positions, not {capacity}; ask for fewer")
-        if len(self._sessions) + len(self._opening) >= MAX_SESSIONS:
-            raise OutOfCapacity(f"the node serves {MAX_SESSIONS} sessions already; try again later, or another node")
 
     def _session(self, session_id: bytes, *, owner: PeerId | None = None, upstream: PeerId | None = None) -> ServedSession:
         """The session, for its owner or its upstream; others learn no more than if there were none."""
@@ -176,7 +177,27 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         session = self._sessions.pop(session_id, None)
         if session is not None:
             await session.close(reason)
+            self._quotas.close_session(session_id)
+            if session.has_computed:
+                self._quotas.remember(session.owner)
+                self._quotas.remember(session.upstream)
             log.info("session %s closed: %s", session_id.hex()[:8], reason)
+
+
+def limits_of(engine: Engine, source: ModelSource, peer_share: float = PEER_SHARE) -> Limits:
+    """What a node with this span has to share out."""
+    limits = Limits(engine.span.kv_bytes(source.max_positions) * MAX_SESSIONS, peer_share=peer_share)
+    available = available_bytes(engine.span.device)
+    return limits if available is None else replace(limits, kv_bytes=min(limits.kv_bytes, int(available * KV_MEMORY)))
+
+
+async def _first(requests: AsyncIterator[stage_pb2.StreamFramesRequest]) -> stage_pb2.StreamFramesRequest:
+    """What a stream begins with. Raises TimedOut: before that, no session's idle limit ends it."""
+    try:
+        async with asyncio.timeout(MAX_IDLE_SECONDS):
+            return await anext(requests, stage_pb2.StreamFramesRequest())
+    except TimeoutError:
+        raise TimedOut(f"the stream has named no session for {MAX_IDLE_SECONDS} seconds; open a new one") from None
 
 
 def _peer(public_key: bytes) -> PeerId:

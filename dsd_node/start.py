@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
@@ -17,13 +18,18 @@ from dsd_core.errors import AddressInUse, InvalidSpan
 from dsd_core.model.source import ModelSource, resolve
 from dsd_core.model.span import Span
 from dsd_core.network.address import Address
+from dsd_core.network.banned_peers import BannedPeers
 from dsd_core.network.channels import SERVER_OPTIONS
 from dsd_core.network.identity import PeerId
 from dsd_core.network.join_token import JoinToken
 from dsd_core.network.transport import Transport, transport
 from dsd_core.wire.v1 import stage_pb2_grpc
+from dsd_node.admission import Admission
 from dsd_node.engine import Engine
-from dsd_node.service import StageService
+from dsd_node.health import Health
+from dsd_node.libraries import require_sound_libraries
+from dsd_node.quotas import PEER_SHARE, Quotas
+from dsd_node.service import StageService, limits_of
 
 log = logging.getLogger(__name__)
 
@@ -47,24 +53,35 @@ class NodeConfig:
     """Where the node's key is kept; with None it has one for this run alone."""
     insecure_loopback: bool = False
     """Without TLS, for programs of this machine."""
+    peer_share: float = PEER_SHARE
+    """The most that one peer may hold of the node's memory, sessions and calls."""
 
 
 async def serve(config: NodeConfig, load: Callable[[NodeConfig], Span] | None = None) -> None:
     """Serve until cancelled. Raises DsdError for whatever keeps the node from starting. `load` gets the span, else from the
     model's files; it runs in a thread."""
+    require_sound_libraries()
     ends = transport(config.data_dir, insecure_loopback=config.insecure_loopback)
     engine = Engine(await asyncio.to_thread(load or _load, config))
     source = resolve(config.model)
-    service = StageService(source, engine, ends)
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    quotas = Quotas(limits_of(engine, source, config.peer_share))
+    service = StageService(source, engine, ends, quotas)
+    admission = Admission(ends, quotas, BannedPeers(config.data_dir))
+    health = Health(engine)
+    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[admission])
     stage_pb2_grpc.add_StageServiceServicer_to_server(service, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     port = _bind(server, ends, config.listen)
     await server.start()
     gc.freeze()  # what is loaded by now stays; looking through it again and again would only cost pauses
     _say_ready(config, source, engine.span, Address(config.listen.host, port), ends.peer_id)
     try:
-        await service.close_idle()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(service.close_idle())
+            tasks.create_task(admission.watch_bans())
+            tasks.create_task(health.watch())
     finally:
+        await health.drain()
         await service.close()
         await server.stop(GRACE_SECONDS)
         engine.close()

@@ -22,12 +22,15 @@ from dsd_core.model.kv import KvStore
 from dsd_core.model.source import ModelSource, resolve
 from dsd_core.model.span import Span
 from dsd_core.network.address import Address
+from dsd_core.network.banned_peers import BannedPeers
 from dsd_core.network.channels import SERVER_OPTIONS
 from dsd_core.network.identity import PeerId
 from dsd_core.network.transport import Secure, Transport
 from dsd_core.wire.v1 import stage_pb2_grpc
+from dsd_node.admission import Admission
 from dsd_node.engine import Engine
-from dsd_node.service import StageService
+from dsd_node.quotas import Limits, Quotas
+from dsd_node.service import StageService, limits_of
 
 LAYERS = 4
 POSITIONS = 512
@@ -206,6 +209,7 @@ class InProcessNode:
 
     service: StageService
     engine: WatchedEngine
+    admission: Admission
     server: grpc.aio.Server
     address: str
     peer: PeerId
@@ -239,16 +243,18 @@ class InProcessSwarm:
     def reserved_bytes(self) -> int:
         return sum(node.engine.reserved_bytes for node in self.nodes)
 
-    async def start(self, model: TinyModel, layers: range, **options: Any) -> InProcessNode:
+    async def start(self, model: TinyModel, layers: range, limits: Limits | None = None, **options: Any) -> InProcessNode:
         source = model.source
         engine = WatchedEngine(Span.load(source, layers, device="cpu", **options))
         transport = Secure.kept_in(None)
-        service = StageService(source, engine, transport)
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        quotas = Quotas(limits or limits_of(engine, source))
+        service = StageService(source, engine, transport, quotas)
+        admission = Admission(transport, quotas, BannedPeers(None))
+        server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[admission])
         stage_pb2_grpc.add_StageServiceServicer_to_server(service, server)
         port = transport.listen(server, Address("127.0.0.1", 0))
         await server.start()
-        self.nodes.append(InProcessNode(service, engine, server, f"127.0.0.1:{port}", transport.peer_id))
+        self.nodes.append(InProcessNode(service, engine, admission, server, f"127.0.0.1:{port}", transport.peer_id))
         return self.nodes[-1]
 
     async def stop(self) -> None:

@@ -22,6 +22,10 @@ SERVER_OPTIONS: Options = [
     # No compression: a small frame must not unfold into a large one.
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.server_handshake_timeout_ms", 5_000),
+    # Of one connection; a peer may make several, so quotas.py counts its calls as well.
+    ("grpc.max_concurrent_streams", 256),
+    ("grpc.max_connection_idle_ms", 300_000),
+    ("grpc.max_metadata_size", 16 << 10),
     # Two nodes on one port would otherwise both start, and share its connections.
     ("grpc.so_reuseport", 0),
 ]

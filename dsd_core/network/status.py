@@ -1,21 +1,27 @@
 """Our errors across a call: the class by name in the trailing metadata, the message as the status text."""
 
+import math
+
 import grpc
 import grpc.aio
 
 from dsd_core import errors
-from dsd_core.errors import DsdError, NoPeers, PeerLost, ProtocolError, Refused, TimedOut
+from dsd_core.errors import DsdError, NoPeers, OutOfCapacity, PeerLost, ProtocolError, Refused, TimedOut
 
 ERROR_KEY = "dsd-error"
+RETRY_KEY = "dsd-retry-after"
+"""Seconds, beside an OutOfCapacity that will pass."""
+
+LONGEST_RETRY_SECONDS = 600.0
 
 _CODES: dict[type[DsdError], grpc.StatusCode] = {
-    errors.OutOfCapacity: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
+    OutOfCapacity: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.PromptTooLong: grpc.StatusCode.OUT_OF_RANGE,
-    errors.PeerLost: grpc.StatusCode.UNAVAILABLE,
-    errors.NoPeers: grpc.StatusCode.UNAVAILABLE,
-    errors.TimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.Refused: grpc.StatusCode.FAILED_PRECONDITION,
+    PeerLost: grpc.StatusCode.UNAVAILABLE,
+    NoPeers: grpc.StatusCode.UNAVAILABLE,
+    TimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Refused: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 _BROKEN_WRITE = "Internal error from Core"
@@ -29,16 +35,34 @@ _CLASSES: dict[str, type[DsdError]] = {
 async def abort(context: "grpc.aio.ServicerContext[object, object]", error: DsdError) -> None:
     """End a call with one of our errors. Never returns."""
     code = _CODES.get(type(error), grpc.StatusCode.INTERNAL)
-    await context.abort(code, str(error), trailing_metadata=((ERROR_KEY, type(error).__name__),))
+    await context.abort(code, str(error), trailing_metadata=((ERROR_KEY, type(error).__name__), *_retry_hint(error)))
 
 
 def error_of(failure: grpc.aio.AioRpcError, peer: str) -> DsdError:
     """The error behind a failed call to `peer`, ours where the peer named one."""
-    name = dict(failure.trailing_metadata() or ()).get(ERROR_KEY)
-    kind = _CLASSES.get(str(name))
-    if kind is not None:
-        return kind(failure.details() or "the peer gave no reason")
-    return _transport_error(failure, peer)
+    said = dict(failure.trailing_metadata() or ())
+    kind = _CLASSES.get(str(said.get(ERROR_KEY)))
+    if kind is None:
+        return _transport_error(failure, peer)
+    error = kind(failure.details() or "the peer gave no reason")
+    if isinstance(error, OutOfCapacity):
+        error.retry_after = _seconds(said.get(RETRY_KEY))
+    return error
+
+
+def _retry_hint(error: DsdError) -> tuple[tuple[str, str], ...]:
+    if not isinstance(error, OutOfCapacity) or error.retry_after is None:
+        return ()
+    return ((RETRY_KEY, f"{error.retry_after:.3f}"),)
+
+
+def _seconds(hint: str | bytes | None) -> float | None:
+    """A peer's word: it may be anything, and must not make us wait forever."""
+    try:
+        seconds = float(hint or "")
+    except ValueError:
+        return None
+    return min(seconds, LONGEST_RETRY_SECONDS) if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _transport_error(failure: grpc.aio.AioRpcError, peer: str) -> DsdError:
@@ -56,7 +80,7 @@ def _transport_error(failure: grpc.aio.AioRpcError, peer: str) -> DsdError:
         case grpc.StatusCode.CANCELLED:
             return PeerLost(f"{peer} ended the call; check that its dsd-node is running")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return errors.OutOfCapacity(f"{peer} refuses a message of this size or more calls; send less")
+            return OutOfCapacity(f"{peer} refuses a message of this size or more calls; send less")
         case code:
             return Refused(f"{peer} failed with {code.name}: {_one_line(failure.details())}")
 

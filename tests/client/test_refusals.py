@@ -1,5 +1,6 @@
 """What a client cannot do is an error that says whose fault it was, before anything is left behind."""
 
+import asyncio
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -33,7 +34,8 @@ from dsd_core.network.known_peers import KnownPeers
 from dsd_core.network.stubs import stage_stub
 from dsd_core.network.transport import Secure
 from dsd_core.wire.v1 import stage_pb2, stage_pb2_grpc
-from dsd_node import service
+from dsd_node import quotas
+from dsd_node.quotas import Limits
 from tests.client.conftest import Clients
 from tests.conftest import LAYERS, POSITIONS, InProcessSwarm, TinyModel, build_tokenizer, dial
 
@@ -140,13 +142,40 @@ async def test_stages_of_different_types(new_swarm: InProcessSwarm, target: Tiny
     assert "bfloat16" in str(error)
 
 
-async def test_a_node_that_is_full(one_stage: InProcessSwarm, clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = await clients(2)
-    with monkeypatch.context() as patch:
-        patch.setattr(service, "MAX_SESSIONS", 0)
-        with pytest.raises(OutOfCapacity, match="try again later"):
-            await client.generate([5, 6, 7], max_new_tokens=3)
-    assert len((await client.generate([5, 6, 7], max_new_tokens=3)).token_ids) == 3
+@pytest_asyncio.fixture(loop_scope="session")
+async def place_for_one(new_swarm: InProcessSwarm, target: TinyModel) -> InProcessSwarm:
+    """A stranger gets an eighth of eight places."""
+    await new_swarm.start(target, range(LAYERS), Limits(kv_bytes=1 << 30, sessions=8))
+    return new_swarm
+
+
+async def test_a_node_that_is_full(place_for_one: InProcessSwarm, target: TinyModel) -> None:
+    async with Client(place_for_one.addresses, str(target), "none", timeout=1.0) as client:
+        async with client.conversation(positions=8):
+            with pytest.raises(OutOfCapacity, match="try again later") as refusal:
+                await client.generate([5, 6, 7], max_new_tokens=3)
+            assert refusal.value.retry_after == quotas.RETRY_SECONDS
+        assert len((await client.generate([5, 6, 7], max_new_tokens=3)).token_ids) == 3
+
+
+async def test_a_full_node_is_asked_again_when_it_says(
+    place_for_one: InProcessSwarm, target: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quotas, "RETRY_SECONDS", 0.02)
+    async with Client(place_for_one.addresses, str(target), "none") as client:
+        async with client.conversation(positions=8):
+            waiting = asyncio.create_task(client.generate([5, 6, 7], max_new_tokens=3))
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+        assert len((await waiting).token_ids) == 3
+
+
+async def test_what_will_never_fit_is_not_asked_for_again(new_swarm: InProcessSwarm, target: TinyModel) -> None:
+    await new_swarm.start(target, range(LAYERS), Limits(kv_bytes=8000))
+    async with Client(new_swarm.addresses, str(target), "none") as client:
+        with pytest.raises(OutOfCapacity, match="you may hold 1000 bytes") as refusal:
+            await client.generate([5, 6, 7], max_new_tokens=300)
+        assert refusal.value.retry_after is None
 
 
 async def test_a_stage_that_refuses_costs_the_others_nothing(new_swarm: InProcessSwarm, target: TinyModel) -> None:

@@ -142,6 +142,7 @@ def test_exit_codes_are_those_of_the_help() -> None:
         str(errors.ProtocolError.exit_code): "protocol error",
         str(errors.OutOfCapacity.exit_code): "out of capacity",
         str(errors.InvalidWeights.exit_code): "damaged weights",
+        str(errors.UnsoundLibrary.exit_code): "unsound library",
         "130": "Ctrl-C",
     }
     assert len(listed) == len(KINDS) + 2

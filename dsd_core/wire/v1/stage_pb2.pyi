@@ -48,14 +48,18 @@ class DescribeRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     PROTOCOL_VERSION_FIELD_NUMBER: builtins.int
+    OLDEST_PROTOCOL_VERSION_FIELD_NUMBER: builtins.int
     protocol_version: builtins.int
-    """The caller's; a stage that speaks another refuses."""
+    """The newest that the caller speaks. Peers speak the newest that they have in common; a stage refuses if there is none."""
+    oldest_protocol_version: builtins.int
+    """The oldest that the caller speaks; absent: the newest alone."""
     def __init__(
         self,
         *,
         protocol_version: builtins.int = ...,
+        oldest_protocol_version: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["protocol_version", b"protocol_version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["oldest_protocol_version", b"oldest_protocol_version", "protocol_version", b"protocol_version"]) -> None: ...
 
 global___DescribeRequest = DescribeRequest
 
@@ -73,7 +77,9 @@ class DescribeResponse(google.protobuf.message.Message):
     VOCAB_SIZE_FIELD_NUMBER: builtins.int
     DTYPE_FIELD_NUMBER: builtins.int
     MAX_POSITIONS_FIELD_NUMBER: builtins.int
+    OLDEST_PROTOCOL_VERSION_FIELD_NUMBER: builtins.int
     protocol_version: builtins.int
+    """The newest that the stage speaks."""
     model: builtins.str
     """What the stage's owner calls the model; the manifest hash is what counts."""
     manifest_hash: builtins.bytes
@@ -88,6 +94,8 @@ class DescribeResponse(google.protobuf.message.Message):
     """Equal along a lane."""
     max_positions: builtins.int
     """The longest session the model's positions allow."""
+    oldest_protocol_version: builtins.int
+    """The oldest that the stage speaks; absent: the newest alone."""
     def __init__(
         self,
         *,
@@ -101,8 +109,9 @@ class DescribeResponse(google.protobuf.message.Message):
         vocab_size: builtins.int = ...,
         dtype: global___DataType.ValueType = ...,
         max_positions: builtins.int = ...,
+        oldest_protocol_version: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "end_layer", b"end_layer", "first_layer", b"first_layer", "hidden_size", b"hidden_size", "manifest_hash", b"manifest_hash", "max_positions", b"max_positions", "model", b"model", "num_layers", b"num_layers", "protocol_version", b"protocol_version", "vocab_size", b"vocab_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "end_layer", b"end_layer", "first_layer", b"first_layer", "hidden_size", b"hidden_size", "manifest_hash", b"manifest_hash", "max_positions", b"max_positions", "model", b"model", "num_layers", b"num_layers", "oldest_protocol_version", b"oldest_protocol_version", "protocol_version", b"protocol_version", "vocab_size", b"vocab_size"]) -> None: ...
 
 global___DescribeResponse = DescribeResponse
 

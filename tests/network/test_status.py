@@ -15,7 +15,7 @@ from dsd_core import errors
 from dsd_core.errors import DsdError, NoPeers, OutOfCapacity, PeerLost, ProtocolError, Refused, TimedOut
 from dsd_core.network.address import Address
 from dsd_core.network.channels import MAX_MESSAGE_BYTES, SERVER_OPTIONS
-from dsd_core.network.status import abort, error_of, unreachable
+from dsd_core.network.status import LONGEST_RETRY_SECONDS, abort, error_of, unreachable
 from dsd_core.network.stubs import stage_stub
 from dsd_core.network.transport import Plaintext
 from dsd_core.wire.v1 import stage_pb2, stage_pb2_grpc
@@ -67,6 +67,24 @@ async def test_class_and_message_survive_a_call(server: tuple[Failing, Address],
     service.error = kind(message)
     found = await failure_of(address)
     assert (type(found), str(found)) == (kind, message)
+
+
+@pytest.mark.parametrize("seconds", [None, 0.0, 2.5, 60.0])
+async def test_a_hint_when_to_try_again_survives_a_call(server: tuple[Failing, Address], seconds: float | None) -> None:
+    service, address = server
+    service.error = OutOfCapacity("full", retry_after=seconds)
+    found = await failure_of(address)
+    assert isinstance(found, OutOfCapacity)
+    assert found.retry_after == seconds
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0, 1e300])
+async def test_a_hint_that_would_keep_us_waiting_forever(server: tuple[Failing, Address], seconds: float) -> None:
+    service, address = server
+    service.error = OutOfCapacity("full", retry_after=seconds)
+    found = await failure_of(address)
+    assert isinstance(found, OutOfCapacity)
+    assert found.retry_after in (None, LONGEST_RETRY_SECONDS)
 
 
 async def test_a_peer_that_does_not_answer(server: tuple[Failing, Address]) -> None:

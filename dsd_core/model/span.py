@@ -67,7 +67,7 @@ class Span:
         self.weight_bytes = decoder.weight_bytes
         self._config = source.config
         self._decoder = decoder
-        self._kv_layout = _kv_layout(source, layers, dtype)
+        self._kv_layout = kv_layout(source, layers, dtype)
         self._fixed_positions = fixed_positions(source.config)
 
     @classmethod
@@ -182,7 +182,8 @@ def _require_layers(source: ModelSource, layers: range) -> None:
         )
 
 
-def _kv_layout(source: ModelSource, layers: range, dtype: torch.dtype) -> KvLayout:
+def kv_layout(source: ModelSource, layers: range, dtype: torch.dtype) -> KvLayout:
+    """What a slot of these layers consists of."""
     config = source.config
     heads = getattr(config, family_of(config).key_heads) or config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

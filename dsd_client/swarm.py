@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import grpc.aio
 
+from dsd_core.decoding.round_trips import RoundTrips
 from dsd_core.decoding.routing import Links, Offer, chain
 from dsd_core.errors import NoPeers, NotCovered, ProtocolError, Refused
 from dsd_core.network.address import Address
@@ -33,6 +34,8 @@ class Stage:
     peer: PeerId
     channel: grpc.aio.Channel
     description: stage_pb2.DescribeResponse
+    round_trip: float
+    """Seconds that its answer takes, of late."""
 
     @property
     def span(self) -> range:
@@ -53,6 +56,7 @@ class Swarm:
         self._transport = transport
         self._seeds = seeds
         self._channels: dict[Address, tuple[PeerId, grpc.aio.Channel]] = {}
+        self._round_trips = RoundTrips[Address]()
 
     async def chain(self, manifest_hash: str) -> tuple[Stage, ...]:
         """The stages to send to, in order. Raises NoPeers, Refused, NotCovered or TimedOut."""
@@ -73,12 +77,14 @@ class Swarm:
     async def _describe(self, address: Address) -> Stage:
         peer, channel = await self._channel(address)
         request = stage_pb2.DescribeRequest(protocol_version=VERSIONS.newest, oldest_protocol_version=VERSIONS.oldest)
+        asked_at = asyncio.get_running_loop().time()
         try:
             description = await stage_stub(channel).Describe(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as failure:
             raise unreachable(error_of(failure, f"the peer at {address}")) from None
+        self._round_trips.add(address, asyncio.get_running_loop().time() - asked_at)
         _require_sense(description, address)
-        return Stage(address, peer, channel, description)
+        return Stage(address, peer, channel, description, self._round_trips.seconds()[address])
 
     async def _channel(self, address: Address) -> tuple[PeerId, grpc.aio.Channel]:
         """To the peer that was named, or else to whoever was met at the address first."""
@@ -118,7 +124,8 @@ def _route(stages: Sequence[Stage], failures: Sequence[BaseException]) -> tuple[
     if not stages:
         raise failures[0]
     try:
-        return chain({stage: Offer(stage.span) for stage in stages}, stages[0].description.num_layers, Links())
+        links = Links({stage: stage.round_trip for stage in stages})
+        return chain({stage: Offer(stage.span) for stage in stages}, stages[0].description.num_layers, links)
     except NotCovered:
         if failures:
             raise failures[0] from None

@@ -1,6 +1,5 @@
 """Between peer records on the wire and the core's type. Sizes and counts are looked at before anything is walked."""
 
-import base64
 import math
 
 from google.protobuf.message import DecodeError
@@ -62,7 +61,7 @@ def record_to_wire(record: PeerRecord) -> peer_pb2.PeerRecord:
             frame_micros=capacity.frame_seconds * 1e6,
             node_micros=capacity.node_seconds * 1e6,
         ),
-        measured_peers=b"".join(map(handle_to_wire, record.round_trips)),
+        measured_peers=b"".join(record.round_trips),
         round_trip_micros=[min(int(seconds * 1e6), 2**32 - 1) for seconds in record.round_trips.values()],
     )
 
@@ -113,16 +112,12 @@ def record_from_wire(said: peer_pb2.PeerRecord) -> PeerRecord:
     )
 
 
-def handle_to_wire(handle: Handle) -> bytes:
-    return base64.b32decode(handle.upper())
-
-
 def handles_from_wire(column: bytes) -> tuple[Handle, ...]:
     """Raises ProtocolError for a column that is no whole number of handles, or holds one twice."""
     if len(column) % HANDLE_BYTES:
         raise ProtocolError(f"a column of peers has {len(column)} bytes, no multiple of {HANDLE_BYTES}")
     cuts = range(0, len(column), HANDLE_BYTES)
-    handles = tuple(Handle(base64.b32encode(column[cut : cut + HANDLE_BYTES]).decode().lower()) for cut in cuts)
+    handles = tuple(Handle(column[cut : cut + HANDLE_BYTES]) for cut in cuts)
     if len(set(handles)) < len(handles):
         raise ProtocolError("a column of peers names one twice")
     return handles

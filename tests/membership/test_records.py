@@ -49,7 +49,7 @@ def test_a_signed_record_is_passed_on_to_the_byte() -> None:
 
 def test_the_largest_record_is_not_too_large() -> None:
     far = Address("x" * 255, 65535)
-    handles = [Handle(f"{index:016}".translate(str.maketrans("0123456789", "abcdefghij"))) for index in range(16)]
+    handles = [Handle(index.to_bytes(HANDLE_BYTES)) for index in range(16)]
     holding = replace(HOLDING, model="🙂" * 128, span=range(2**32 - 2, 2**32 - 1), num_layers=2**32 - 1)
     largest = signed_by(
         ALICE,
@@ -174,7 +174,7 @@ def test_noise_is_an_error_of_ours(content: bytes, signature: bytes) -> None:
 
 def test_a_column_of_handles() -> None:
     peers = (ALICE.peer_id, BOB.peer_id)
-    column = b"".join(records.handle_to_wire(handle_of(peer)) for peer in peers)
+    column = b"".join(map(handle_of, peers))
     assert len(column) == 2 * HANDLE_BYTES
     assert records.handles_from_wire(column) == tuple(map(handle_of, peers))
     with pytest.raises(ProtocolError, match="no multiple of 10"):

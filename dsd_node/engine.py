@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dsd_core.decoding.frames import Frame, Verdict
+from dsd_core.decoding.line_fit import LineFit
 from dsd_core.decoding.stage_tree import Placement, StageTree
 from dsd_core.decoding.target import ChoiceRule, verdict
 from dsd_core.model import tensors
@@ -45,6 +46,8 @@ class Engine:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._turn = asyncio.Lock()
         self._computed_at = -math.inf
+        self.times = LineFit()
+        """Seconds that frames take, by how many nodes they have."""
 
     async def reserve(self, slots: int) -> KvStore:
         """Memory for a session. Raises OutOfCapacity."""
@@ -64,6 +67,7 @@ class Engine:
             histories = _histories(tree, alive, rule)
             computed = await self._in_thread(lambda: self._compute(placement, kv, alive, hidden, rule, histories))
             self._computed_at = asyncio.get_running_loop().time()
+            self.times.add(len(alive.nodes), computed.seconds)
             return computed
 
     async def release(self, kv: KvStore) -> None:
@@ -79,7 +83,7 @@ class Engine:
         if asyncio.get_running_loop().time() - self._computed_at < unless_within:
             return
         async with self._turn:
-            await self._in_thread(lambda: _send_canary(self.span))
+            self.times.add(1, await self._in_thread(lambda: _send_canary(self.span)))
 
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
@@ -140,13 +144,16 @@ def _span_input(placement: Placement, kv: KvStore, frame: Frame, hidden: HiddenS
     )
 
 
-def _send_canary(span: Span) -> None:
+def _send_canary(span: Span) -> float:
+    """Returns the seconds that it took."""
     kv, alone = span.reserve(1), np.zeros(1, dtype=np.int64)
     tokens, hidden = (alone, None) if span.starts else (None, torch.zeros(1, span.hidden_size))
+    started = time.perf_counter()
     try:
         output = span.forward([SpanInput(kv, alone, alone, np.ones((1, 1), dtype=np.bool_), alone, tokens, hidden)])[0]
         if span.ends:
             span.logits(output)
+        return time.perf_counter() - started
     finally:
         kv.close()
 

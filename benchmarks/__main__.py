@@ -1,13 +1,22 @@
-"""Run every benchmark, one after the other."""
+"""Measure what the project claims.
+
+    python -m benchmarks            all of them, one after the other: hours
+    python -m benchmarks NAME ...   one, with its options; NAME --help lists them
+"""
 
 import asyncio
+import sys
+from importlib import import_module
 
-from benchmarks import footprint, loopback
+NAMES = ("loopback", "footprint", "links", "gpu_like", "real_pair")
 
 
 async def main() -> None:
-    await loopback.main([])
-    await footprint.main([])
+    names = sys.argv[1:2]
+    if names and names[0] not in NAMES:
+        sys.exit(f"{__doc__}\nNAME is one of {', '.join(NAMES)}.")
+    for name in names or NAMES:
+        await import_module(f"benchmarks.{name}").main(sys.argv[2:])
 
 
 if __name__ == "__main__":

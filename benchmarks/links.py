@@ -10,6 +10,7 @@ stage to stage, and back from the last one to the client. Bandwidth is not limit
 
 import argparse
 import asyncio
+import contextlib
 import selectors
 import socket
 import statistics
@@ -240,7 +241,8 @@ class _End(asyncio.Protocol):
         transport = self.other._transport
         assert transport is not None
         if data is None:
-            transport.write_eof()
+            with contextlib.suppress(OSError):  # it is gone already, and says so itself
+                transport.write_eof()
             return
         self._held_bytes -= len(data)
         transport.write(data)

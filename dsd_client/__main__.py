@@ -1,10 +1,11 @@
 """The command line of a client. Nothing heavy is imported before there is something to do."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from dsd_client.commands.options import AnswerOptions, with_answer_options
+from dsd_client.commands.options import AnswerOptions, with_answer_options, with_bench_options
 
 PROGRAM = "dsd-client"
 
@@ -54,6 +55,28 @@ def chat(system: str | None, verbose: bool, **given: Any) -> None:
 
     logs.configure(verbose=verbose)
     chat(options, system)
+
+
+@cli.command()
+@with_bench_options
+@click.option("--prompts", type=click.Path(path_type=Path), metavar="FILE", help="JSON lines: GSM8K, HumanEval, or strings.")
+@click.option("--limit", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="How many of the prompts.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, metavar="N", help="The table has medians.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Also write bench.json and bench.png there.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object instead of a table.")
+def bench(
+    prompts: Path | None, limit: int, repeats: int, out: Path | None, as_json: bool, verbose: bool, **given: Any
+) -> None:
+    """Time every mode of speculation on your swarm, in turns, on the same prompts.
+
+    Without --lookahead, blocking gets its best K: a sweep finds it on half of the prompts, the other half is compared.
+    """
+    options = AnswerOptions.parse({**given, "speculation": "all"})
+    from dsd_client.commands.bench import bench
+    from dsd_core import command, logs
+
+    logs.configure(verbose=verbose)
+    command.run(bench(options, prompts, limit, repeats, out, as_json=as_json))
 
 
 @cli.command()

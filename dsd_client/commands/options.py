@@ -1,6 +1,6 @@
 """Options that several commands share, and what they say together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ _SWARM_OPTIONS = [
     click.option("--timeout", type=float, default=60.0, show_default=True, metavar="SECONDS", help="Longest round."),
 ]
 
-_ANSWER_OPTIONS = [
+_MODE_OPTIONS = [
     click.option(
         "--speculation",
         type=click.Choice(["off", "blocking"]),
@@ -34,6 +34,9 @@ _ANSWER_OPTIONS = [
         show_default=True,
         help="off: a token a traversal; blocking: draft, verify, repeat.",
     ),
+]
+
+_ANSWER_OPTIONS = [
     click.option("--lookahead", type=int, metavar="K", help="Tokens drafted before a frame. [default: as many as pay]"),
     click.option("--max-new-tokens", type=int, default=256, show_default=True, metavar="N"),
     click.option("--temperature", type=float, metavar="T", help="0 is greedy. [default: the model's own settings, else 0]"),
@@ -48,7 +51,16 @@ _ANSWER_OPTIONS = [
 
 def with_answer_options(command: Command) -> Command:
     """Add the options of `generate`, which `chat` shares."""
-    for option in reversed(_SWARM_OPTIONS + _ANSWER_OPTIONS):
+    return _with(command, _SWARM_OPTIONS + _MODE_OPTIONS + _ANSWER_OPTIONS)
+
+
+def with_bench_options(command: Command) -> Command:
+    """Those of `generate` but for the mode: `bench` runs all of them."""
+    return _with(command, _SWARM_OPTIONS + _ANSWER_OPTIONS)
+
+
+def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    for option in reversed(options):
         command = option(command)
     return command
 

@@ -1,0 +1,58 @@
+"""How long and how often a benchmark measures: options that several of them share."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dsd_client.comparison import MODES, Mode, Plan
+from dsd_client.comparison_report import ComparisonReport, require_plots
+
+WIDTH = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """`prompts` of `tokens` each, `repeats` times. Blocking's lookahead is swept over half of the prompts unless given."""
+
+    prompts: int
+    tokens: int
+    plain_tokens: int
+    repeats: int
+    lookahead: int | None
+    out: Path | None
+
+    @classmethod
+    def parser(cls, description: str | None) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("--prompts", type=int, default=8, metavar="N")
+        parser.add_argument("--tokens", type=int, default=128, metavar="N", help="of each answer")
+        parser.add_argument("--plain-tokens", type=int, default=24, metavar="N", help="of each answer with speculation off")
+        parser.add_argument("--repeats", type=int, default=3, metavar="N")
+        parser.add_argument("--lookahead", type=int, metavar="K", help="blocking's, instead of the best of a sweep")
+        parser.add_argument("--out", type=Path, metavar="DIR", help="also write NAME.json and NAME.png there")
+        return parser
+
+    @classmethod
+    def parsed(cls, given: argparse.Namespace) -> "Effort":
+        """Raises UsageError where `--out` asks for plots that cannot be drawn."""
+        if given.out is not None:
+            require_plots()
+        return cls(given.prompts, given.tokens, given.plain_tokens, given.repeats, given.lookahead, given.out)
+
+    def plan(self, prompts: Sequence[str | Sequence[int]], modes: Sequence[Mode] = MODES) -> Plan:
+        return Plan(prompts, modes, self.tokens, self.plain_tokens, self.repeats, self.lookahead)
+
+    def publish(self, report: ComparisonReport, *tables: Table) -> None:
+        """Print the report and further tables; write the report."""
+        Console(width=WIDTH).print(report.table(), *tables)
+        if self.out is not None:
+            report.write(self.out)
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers between commas."""
+    return [float(number) for number in text.split(",")]

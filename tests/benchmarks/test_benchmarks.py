@@ -1,0 +1,38 @@
+"""Every benchmark of modes, with next to nothing to measure: real processes, links, tables and files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu_like, real_pair
+from dsd_client.comparison import MODES
+
+TINY = ["--prompts", "2", "--tokens", "8", "--plain-tokens", "4", "--repeats", "1"]
+
+
+def cells(path: Path) -> dict[str, dict[str, dict[str, object]]]:
+    assert path.with_suffix(".png").stat().st_size > 1000
+    found = json.loads(path.read_text())["cells"]
+    return {cell: comparison["figures"] for cell, comparison in found.items()}
+
+
+async def test_gpu_like(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    await gpu_like.main([*TINY, "--stages", "2", "--delays", "1,2", "--out", str(tmp_path)])
+    found = cells(tmp_path / "gpu_like.json")
+    assert list(found) == ["N=2 1 ms", "N=2 2 ms", "N=2 2 ms, p = 0", "N=2 2 ms, wrong"]
+    for figures in found.values():
+        assert list(figures) == [mode.name for mode in MODES]
+        assert all(figure["same_text"] for figure in figures.values())
+        assert figures["off"]["ms_per_token"] > 2 * 5.25 + 3 * 1
+    assert found["N=2 2 ms, wrong"]["blocking"]["accepted_per_token"] == 0
+    assert "N=2 2 ms, p = 0" in capsys.readouterr().out
+
+
+async def test_real_pair(tmp_path: Path) -> None:
+    prompts = tmp_path / "some.jsonl"
+    prompts.write_text('{"question": "What is 2 + 3?"}\n{"prompt": "def add(a, b):"}\n')
+    await real_pair.main([*TINY, "--file", str(prompts), "--stages", "1", "--delays", "0", "--out", str(tmp_path)])
+    found = cells(tmp_path / "real_pair_some.json")
+    assert list(found) == ["N=1 0 ms"]
+    assert all(figure["same_text"] for figure in found["N=1 0 ms"].values())

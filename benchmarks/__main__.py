@@ -14,7 +14,8 @@ NAMES = ("loopback", "footprint", "links", "gpu_like", "real_pair")
 async def main() -> None:
     names = sys.argv[1:2]
     if names and names[0] not in NAMES:
-        sys.exit(f"{__doc__}\nNAME is one of {', '.join(NAMES)}.")
+        print(f"{__doc__}\nNAME is one of {', '.join(NAMES)}.")
+        sys.exit(names[0] not in ("-h", "--help"))
     for name in names or NAMES:
         await import_module(f"benchmarks.{name}").main(sys.argv[2:])
 

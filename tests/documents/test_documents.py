@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,8 @@ def test_command_exists(command: list[str]) -> None:
         name, *options = arguments
         CLIS[program].commands[name].make_context(name, options)
     elif program == "python" and arguments[0] == "-m":
-        subprocess.run([sys.executable, "-m", arguments[1], "--help"], cwd=ROOT, check=True, capture_output=True)
+        names = takewhile(lambda word: not word.startswith("-"), arguments[1:])
+        subprocess.run([sys.executable, "-m", *names, "--help"], cwd=ROOT, check=True, capture_output=True)
     else:
         assert program == "ssh", f"no test runs {command}"
 

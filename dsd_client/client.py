@@ -160,7 +160,7 @@ class Client:
         link = await self._open(stages, rule, capacity)
         try:
             drafts = self._drafter if not isinstance(policy, Plain) else None
-            drafter = await self._thread.open(drafts, rule, capacity) if drafts else None
+            drafter = await drafts.open(rule, capacity) if drafts else None
         except BaseException:
             await link.close()
             raise
@@ -170,7 +170,7 @@ class Client:
             round_seconds=self._timeout,
             near_tie_nats=_NEAR_TIE_NATS[stages[0].dtype.value],
         )
-        async with Conversation(Session(policy, config), link, drafter, self._thread) as conversation:
+        async with Conversation(Session(policy, config), link, drafter) as conversation:
             yield AnswerStream(conversation, self.target, rule)
 
     async def _open(self, stages: Sequence[Stage], rule: ChoiceRule, capacity: int) -> LaneLink:
@@ -190,7 +190,7 @@ class Client:
             return None
         if not isinstance(self._drafts, str):
             return self._drafts
-        return load_drafter(self._drafts, target.tokenizer, target.vocab_size)
+        return load_drafter(self._drafts, target.tokenizer, target.vocab_size, self._thread)
 
 
 def _check(positions: int, options: ConversationOptions) -> None:

@@ -9,8 +9,9 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 
-from dsd_client.drafting import Drafter, DraftThread
+from dsd_client.drafting import SessionDrafter
 from dsd_client.lane_link import LaneLink
+from dsd_core.decoding.contexts import Contexts
 from dsd_core.decoding.events import (
     Action,
     Ask,
@@ -45,12 +46,11 @@ class Conversation:
     After an error it is of no further use.
     """
 
-    def __init__(self, session: Session, link: LaneLink, drafter: Drafter | None, thread: DraftThread) -> None:
+    def __init__(self, session: Session, link: LaneLink, drafter: SessionDrafter | None) -> None:
         self.session = session
         self.link = link
         self.finish_reason: FinishReason | None = None
         self._drafter = drafter
-        self._thread = thread
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(EVENTS)
         self._listener: asyncio.Task[None] | None = None
         self._performing: asyncio.Task[DsdError | None] | None = None
@@ -69,7 +69,7 @@ class Conversation:
                 await asyncio.wait([task])
         await self.link.close()
         if self._drafter is not None:
-            await self._thread.release(self._drafter)
+            await self._drafter.close()
 
     async def answer(
         self, prompt: Sequence[int], max_new_tokens: int, end_tokens: frozenset[TokenId] = frozenset()
@@ -117,7 +117,7 @@ class Conversation:
             case Send():
                 await self.link.send(action.frame)
             case Draft():
-                drafting = asyncio.create_task(self._draft(action))
+                drafting = asyncio.create_task(self._draft(action, self.session.tree.contexts(action.parents)))
                 self._drafting.add(drafting)
                 drafting.add_done_callback(self._drafting.discard)
             case Finish():
@@ -152,15 +152,16 @@ class Conversation:
         except Exception as error:  # a bug too must reach whoever waits for the answer
             await self._events.put(error)
 
-    async def _draft(self, draft: Draft) -> None:
+    async def _draft(self, draft: Draft, contexts: Contexts) -> None:
         assert self._drafter is not None, "a policy that drafts comes with a drafter"
-        contexts = [self.session.tree.tokens_to(parent) for parent in draft.parents]
-        branches: list[Branch] = []
         try:
-            for parent, context in zip(draft.parents, contexts, strict=True):
-                if tokens := await self._thread.propose(self._drafter, context, draft.steps):
-                    branches.append(Branch(parent, tokens))
+            proposals = await self._drafter.propose(contexts, steps=draft.steps, candidates=draft.candidates)
         except Exception as error:  # likewise
             await self._events.put(error)
             return
-        await self._events.put(Drafted(draft.request, tuple(branches)))
+        branches = tuple(
+            Branch(parent, tokens, rank)
+            for parent, proposal in zip(draft.parents, proposals, strict=True)
+            for rank, tokens in enumerate(proposal)
+        )
+        await self._events.put(Drafted(draft.request, branches))

@@ -1,68 +1,98 @@
 """Drafters, and the thread that they compute in."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dsd_core.decoding import ngram
-from dsd_core.decoding.events import DraftedToken
-from dsd_core.decoding.ids import TokenId
+from dsd_core.decoding.belief import Sharpness
+from dsd_core.decoding.contexts import Contexts, Drafter, Proposal
+from dsd_core.decoding.guessers import NgramGuesser, Seconded, Stepwise
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import UsageError, VocabularyMismatch
 
 if TYPE_CHECKING:
     from dsd_core.model.span import Span
 
-
-class Drafter(Protocol):
-    """Proposes tokens for one session. Confidence is the belief that the target chooses the token, given those before."""
-
-    def propose(self, context: Sequence[TokenId], steps: int) -> tuple[DraftedToken, ...]: ...
-
-    def close(self) -> None: ...
+Result = TypeVar("Result")
 
 
-class NgramDrafter:
-    """Repeats what followed the last tokens before: free, and right where an answer copies its question."""
+class SessionDrafter(Protocol):
+    """A drafter for one session, wherever it computes (decoding/contexts.py says what it is asked)."""
 
-    def propose(self, context: Sequence[TokenId], steps: int) -> tuple[DraftedToken, ...]:
-        return ngram.propose(context, steps)
+    async def propose(self, contexts: Contexts, *, steps: int, candidates: int) -> tuple[Proposal, ...]: ...
 
-    def close(self) -> None:
-        pass
+    async def close(self) -> None:
+        """Give its memory back, after what it is at work on."""
+        ...
 
 
 class DrafterSource(Protocol):
     """Makes a drafter for each session."""
 
-    def open(self, rule: ChoiceRule, capacity: int) -> Drafter: ...
+    async def open(self, rule: ChoiceRule, capacity: int) -> SessionDrafter: ...
+
+
+class DraftThread:
+    """Where local drafters compute, so that the event loop does not."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drafter")
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+class LocalDrafter:
+    """A drafter of this process."""
+
+    def __init__(self, drafter: Drafter, thread: DraftThread) -> None:
+        self._drafter = drafter
+        self._thread = thread
+
+    async def propose(self, contexts: Contexts, *, steps: int, candidates: int) -> tuple[Proposal, ...]:
+        return await self._thread.run(lambda: self._drafter.propose(contexts, steps=steps, candidates=candidates))
+
+    async def close(self) -> None:
+        await self._thread.run(self._drafter.close)
 
 
 class NgramSource:
     """Drafts by n-gram lookup."""
 
-    def open(self, rule: ChoiceRule, capacity: int) -> Drafter:
-        return NgramDrafter()
+    def __init__(self, thread: DraftThread) -> None:
+        self._thread = thread
+
+    async def open(self, rule: ChoiceRule, capacity: int) -> LocalDrafter:
+        return LocalDrafter(Stepwise(NgramGuesser()), self._thread)
 
 
 class ModelSourceOfDrafts:
-    """Drafts with a small model, loaded once."""
+    """Drafts with a small model, loaded once, and n-gram lookup beside it."""
 
-    def __init__(self, span: "Span", max_positions: int) -> None:
+    def __init__(self, span: "Span", max_positions: int, thread: DraftThread) -> None:
         self._span = span
         self._max_positions = max_positions
+        self._thread = thread
+        self._sharpness = Sharpness()
 
-    def open(self, rule: ChoiceRule, capacity: int) -> Drafter:
+    async def open(self, rule: ChoiceRule, capacity: int) -> LocalDrafter:
+        return LocalDrafter(await self._thread.run(lambda: self._open(rule, capacity)), self._thread)
+
+    def _open(self, rule: ChoiceRule, capacity: int) -> Drafter:
         from dsd_core.model.drafter import ModelDrafter
 
-        return ModelDrafter(self._span, rule, min(capacity, self._max_positions))
+        model = ModelDrafter(self._span, rule, capacity, positions=self._max_positions, sharpness=self._sharpness)
+        return Stepwise(Seconded(model))
 
 
-def load_drafter(name: str, target_tokenizer: Any, target_vocab_size: int) -> DrafterSource:
+def load_drafter(name: str, target_tokenizer: Any, target_vocab_size: int, thread: DraftThread) -> DrafterSource:
     """`ngram`, or a model that numbers tokens as the target does. Raises VocabularyMismatch, or what loading raises."""
     if name == "ngram":
-        return NgramSource()
+        return NgramSource(thread)
     if name == "swarm":
         raise UsageError("no peer of the swarm offers a drafter yet; use a model, ngram or none")
     from dsd_core.model.source import resolve
@@ -75,25 +105,4 @@ def load_drafter(name: str, target_tokenizer: Any, target_vocab_size: int) -> Dr
             f"the drafter {name} numbers its tokens otherwise than the target; "
             "choose a drafter of the same family, or --drafter ngram"
         )
-    return ModelSourceOfDrafts(Span.load(source, range(source.num_layers)), source.max_positions)
-
-
-class DraftThread:
-    """Where drafters compute, so that the event loop does not."""
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drafter")
-
-    async def propose(self, drafter: Drafter, context: Sequence[TokenId], steps: int) -> tuple[DraftedToken, ...]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, drafter.propose, context, steps)
-
-    async def open(self, source: DrafterSource, rule: ChoiceRule, capacity: int) -> Drafter:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, source.open, rule, capacity)
-
-    async def release(self, drafter: Drafter) -> None:
-        """Give its memory back, after what it is at work on."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, drafter.close)
-
-    def close(self) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+    return ModelSourceOfDrafts(Span.load(source, range(source.num_layers)), source.max_positions, thread)

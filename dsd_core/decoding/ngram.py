@@ -1,27 +1,43 @@
-"""Drafting without a model: what followed the last few tokens, the last time they stood together."""
+"""Drafting without a model: what followed the last few tokens, the last time they stood together (prompt lookup decoding)."""
 
 from collections.abc import Sequence
 
-from dsd_core.decoding.events import DraftedToken
 from dsd_core.decoding.ids import TokenId
+from dsd_core.decoding.prefix import common_prefix
+
+LONGEST = 3
 
 
-def propose(context: Sequence[TokenId], steps: int, *, longest: int = 3, confidence: float = 0.5) -> tuple[DraftedToken, ...]:
-    """Up to `steps` tokens that followed the latest earlier occurrence of the context's end (prompt lookup decoding).
+class NgramIndex:
+    """Where each run of up to LONGEST tokens of a text last stood, and went on.
 
-    Ends of `longest` tokens are tried first, then shorter ones; none when even the last token is new.
+    The text is followed as it grows, so that looking up costs the same however long it is.
     """
-    for length in range(min(longest, len(context) - 1), 0, -1):
-        start = _latest(context, length)
-        if start is not None:
-            return tuple(DraftedToken(token, confidence) for token in context[start : start + steps])
-    return ()
 
+    def __init__(self) -> None:
+        self._text: list[TokenId] = []
+        self._next: dict[tuple[TokenId, ...], TokenId] = {}
+        """What followed the latest occurrence of a run."""
 
-def _latest(context: Sequence[TokenId], length: int) -> int | None:
-    """Where the text goes on after the latest earlier occurrence of its last `length` tokens."""
-    ending = context[-length:]
-    for start in range(len(context) - length - 1, -1, -1):
-        if context[start] == ending[0] and context[start : start + length] == ending:
-            return start + length
-    return None
+    def follow(self, text: Sequence[TokenId]) -> None:
+        """Note what is new in `text`. What was rewound is as if it had never been."""
+        common = common_prefix(self._text, text)
+        if common < len(self._text):
+            self._text, self._next, common = [], {}, 0
+        for end in range(common, len(text)):
+            self._text.append(text[end])
+            for length in range(1, min(LONGEST, end) + 1):
+                self._next[tuple(text[end - length : end])] = text[end]
+
+    def after(self, tail: Sequence[TokenId]) -> dict[TokenId, int]:
+        """What followed the end of the text and `tail` before, and how many tokens the two places had in common.
+
+        The longest match first. Runs inside the tail itself are not looked at.
+        """
+        end = (*self._text[-LONGEST:], *tail)[-LONGEST:]
+        found: dict[TokenId, int] = {}
+        for length in range(len(end), 0, -1):
+            token = self._next.get(end[-length:])
+            if token is not None:
+                found.setdefault(token, length)
+        return found

@@ -62,6 +62,10 @@ class StageTree:
         self._in_use = 0
         self._slot_positions = np.zeros(capacity, dtype=np.int64)
 
+    def __contains__(self, node: NodeId) -> bool:
+        """It was registered, and no `keep` has freed it."""
+        return node in self._nodes
+
     @property
     def used(self) -> int:
         """Highest slot in use, plus one."""

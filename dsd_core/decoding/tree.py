@@ -8,6 +8,7 @@ Only the path is certain. Everything below the tip is a guess; everything that i
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from dsd_core.decoding.contexts import Contexts
 from dsd_core.decoding.frames import Verdict
 from dsd_core.decoding.ids import ROOT, NodeId, TokenId
 
@@ -101,14 +102,18 @@ class TokenTree:
         """The committed node so many tokens above the tip; the root beyond the first."""
         return self._path[-1 - tokens] if tokens < len(self._path) else ROOT
 
-    def tokens_to(self, node: NodeId) -> list[TokenId]:
-        """All tokens from the first to `node`'s own."""
+    def contexts(self, nodes: Sequence[NodeId]) -> Contexts:
+        """What leads to each of `nodes`, which are the tip or hang below it."""
+        return Contexts(tuple(self._tokens), tuple(map(self._tail, nodes)))
+
+    def _tail(self, node: NodeId) -> tuple[TokenId, ...]:
+        """The drafts from the tip to `node`."""
         tail: list[TokenId] = []
         below = self._nodes[node]
         while below.position > self.tip.position:
             tail.append(below.token)
             below = self._nodes[below.parent]
-        return self._tokens[: below.position + 1] + tail[::-1]
+        return tuple(reversed(tail))
 
     def _forget_children(self, node: NodeId) -> None:
         self._forget(self._nodes[node].children)

@@ -1,79 +1,72 @@
 """A small model that proposes what the target will choose, by the target's own rule and noise."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
+from dsd_core.decoding.belief import Belief, Sharpness
+from dsd_core.decoding.contexts import Candidates, Contexts
 from dsd_core.decoding.coupling import scores
-from dsd_core.decoding.events import DraftedToken
-from dsd_core.decoding.ids import TokenId
-from dsd_core.decoding.prefix import common_prefix
+from dsd_core.decoding.draft_tree import DraftTree
+from dsd_core.decoding.frames import Frame, FrameNode
+from dsd_core.decoding.stage_tree import Placement
 from dsd_core.decoding.target import ChoiceRule
+from dsd_core.model.kv import KvStore
 from dsd_core.model.span import Span, SpanInput
 
-CHUNK = 512
+_NO_HISTORY = np.empty(0, dtype=np.int64)
 
 
 class ModelDrafter:
-    """One session's drafter: a whole model, and the keys and values of the last context it was shown.
+    """One session's drafter: a whole model, and the keys and values of the tree of its drafts.
 
-    Not thread-safe; call `close` to give the memory back.
+    `sharpness` may be shared by the sessions of a model, in one thread. Not thread-safe; `close` gives the memory back.
     """
 
-    def __init__(self, span: Span, rule: ChoiceRule, capacity: int) -> None:
+    def __init__(
+        self, span: Span, rule: ChoiceRule, capacity: int, *, positions: int | None = None, sharpness: Sharpness | None = None
+    ) -> None:
+        """For `capacity` tokens in all branches, each up to `positions` deep. Raises OutOfCapacity without memory for them."""
         self._span = span
         self._rule = rule
         self._kv = span.reserve(capacity)
-        self._cached: list[TokenId] = []
+        self._tree = DraftTree(capacity, positions or capacity)
+        self._sharpness = sharpness or Sharpness()
 
-    def propose(self, context: Sequence[TokenId], steps: int) -> tuple[DraftedToken, ...]:
-        """Up to `steps` tokens after `context`; fewer where the reservation ends."""
-        tokens = list(context)
-        steps = min(steps, self._kv.capacity - len(tokens) + 1)
-        drafted: list[DraftedToken] = []
-        for _ in range(steps):
-            drafted.append(self._choose(tokens))
-            tokens.append(drafted[-1].token)
-        return tuple(drafted)
+    def guess(self, contexts: Contexts, count: int) -> tuple[Candidates, ...]:
+        """For each context the `count` best candidates, all from one forward; none where the reservation ends."""
+        for belief, choice in self._tree.enter(contexts):
+            self._sharpness.learn(belief, choice)
+        for frame, placement in self._tree.frames():
+            self._read(frame, placement)
+        return tuple(belief.candidates(count) if belief else () for belief in self._tree.beliefs())
 
     def close(self) -> None:
         self._kv.close()
 
-    def _choose(self, tokens: list[TokenId]) -> DraftedToken:
-        logits = self._read(tokens)
-        history = np.array(tokens, dtype=np.int64)
-        perturbed = scores(logits, history, self._rule.params, position=len(tokens), choice_index=self._rule.choice_index)
-        best = int(perturbed.best(1)[0])
-        return DraftedToken(TokenId(int(perturbed.tokens[best])), _confidence(perturbed.scores, best))
+    def _read(self, frame: Frame, placement: Placement) -> None:
+        hidden = self._span.forward([_span_input(self._kv, frame, placement)])[0]
+        ends = [row for row, node in enumerate(frame.nodes) if node.wants_verdict]
+        if not ends:
+            return
+        logits: NDArray[np.float32] = self._span.logits(hidden[ends] if len(ends) > 1 else hidden[ends[0], None]).numpy()
+        for row, here in zip(ends, logits, strict=True):
+            belief = self._believe(frame.nodes[row], here, int(placement.positions[row]) + 1)
+            self._tree.remember(frame.nodes[row].id, belief)
 
-    def _read(self, tokens: list[TokenId]) -> NDArray[np.float32]:
-        """Logits after `tokens`, of which the common beginning with the last call is in memory already."""
-        start = min(common_prefix(self._cached, tokens), len(tokens) - 1)
-        del self._cached[start:]
-        while start < len(tokens):
-            part = tokens[start : start + CHUNK]
-            hidden = self._span.forward([self._input(start, part)])[0]
-            self._cached += part
-            start += len(part)
-        result: NDArray[np.float32] = self._span.logits(hidden[-1:]).numpy()[0]
-        return result
-
-    def _input(self, start: int, part: list[TokenId]) -> SpanInput:
-        stop = start + len(part)
-        slots = np.arange(start, stop, dtype=np.int64)
-        everything = np.arange(stop, dtype=np.int64)
-        return SpanInput(
-            kv=self._kv,
-            slots=slots,
-            positions=slots,
-            visible=everything[None, :] <= slots[:, None],
-            slot_positions=everything,
-            tokens=np.array(part, dtype=np.int64),
-            hidden=None,
-        )
+    def _believe(self, node: FrameNode, logits: NDArray[np.float32], position: int) -> Belief:
+        rule = self._rule
+        history = self._tree.stage.path(node.id) if rule.needs_history else _NO_HISTORY
+        perturbed = scores(logits, history, rule.params, position=position, choice_index=rule.choice_index)
+        return self._sharpness.believe(perturbed, rule.params.temperature)
 
 
-def _confidence(perturbed: NDArray[np.float64], best: int) -> float:
-    """The best token's share in the softmax of the perturbed scores: at temperature 0, its probability."""
-    return float(1.0 / np.exp(perturbed - perturbed[best]).sum())
+def _span_input(kv: KvStore, frame: Frame, placement: Placement) -> SpanInput:
+    return SpanInput(
+        kv=kv,
+        slots=placement.slots,
+        positions=placement.positions,
+        visible=placement.visible,
+        slot_positions=placement.slot_positions,
+        tokens=np.array([node.token for node in frame.nodes], dtype=np.int64),
+        hidden=None,
+    )

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from dsd_client import Chunk, Client, FinishReason, SamplingParams
-from dsd_client.drafting import DraftThread
+from dsd_client.drafting import DraftThread, LocalDrafter
+from dsd_core.decoding.contexts import Contexts
 from dsd_core.decoding.events import DraftedToken
 from dsd_core.errors import DsdError, OutOfCapacity, PeerLost, PromptTooLong, TimedOut, UsageError
 from dsd_core.model.drafter import ModelDrafter
@@ -303,17 +304,22 @@ async def test_a_stage_that_freezes(
 
 
 class Scripted:
-    """A source of drafters that do as they are told."""
+    """A source of drafters that do as they are told, in a thread of their own."""
 
-    def __init__(self, propose: Callable[[Sequence[int], int], Any], opening: Exception | None = None) -> None:
-        self.propose = propose
+    def __init__(self, script: Callable[[Sequence[int], int], Any], opening: Exception | None = None) -> None:
+        self.script = script
         self.opening = opening
         self.closed = 0
+        self.thread = DraftThread()
 
-    def open(self, rule: Any, capacity: int) -> Any:
+    async def open(self, rule: Any, capacity: int) -> Any:
         if self.opening is not None:
             raise self.opening
-        return self
+        return LocalDrafter(self, self.thread)
+
+    def propose(self, contexts: Contexts, *, steps: int, candidates: int) -> Any:
+        proposed = [self.script((*contexts.trunk, *tail), steps) for tail in contexts.tails]
+        return tuple((run,) if run else () for run in proposed)
 
     def close(self) -> None:
         self.closed += 1
@@ -405,44 +411,27 @@ async def test_drafting_has_a_thread_of_its_own(clients: Clients, prompt: list[i
     import threading
 
     names: set[str] = set()
-    propose = ModelDrafter.propose
-    monkeypatch.setattr(
-        ModelDrafter, "propose", lambda *given: (names.add(threading.current_thread().name), propose(*given))[1]
-    )
+    guess = ModelDrafter.guess
+    monkeypatch.setattr(ModelDrafter, "guess", lambda *given: (names.add(threading.current_thread().name), guess(*given))[1])
     await (await clients()).generate(prompt, max_new_tokens=5, lookahead=2)
     assert {name.split("_")[0] for name in names} == {"drafter"}
-
-
-def test_a_model_drafter_goes_where_its_context_goes(drafter: TinyModel) -> None:
-    """The keys of an abandoned context are not taken for those of another."""
-    from dsd_core.decoding.target import ChoiceRule
-
-    span = Span.load(drafter.source, range(LAYERS))
-    proposer = ModelDrafter(span, ChoiceRule(SamplingParams(seed=0)), 40)
-    contexts = [[5, 6, 7], [5, 6, 7, 8, 9], [5, 6], [5, 9, 7, 8], [30] * 36, [5, 6, 7], [5, 6, 7]]
-    for context in contexts:
-        proposed = [drafted.token for drafted in proposer.propose(context, 5)]  # type: ignore[arg-type]
-        drafter.greedy(context, len(proposed)).assert_same(proposed)
-        assert len(proposed) == min(5, 41 - len(context))
-    assert proposer.propose([3] * 41, 4) == ()  # type: ignore[arg-type]
-    proposer.close()
 
 
 # -- the thread --------------------------------------------------------------------------------------------------------
 
 
-async def test_the_draft_thread_releases_after_what_is_under_way() -> None:
+async def test_a_drafter_is_closed_after_what_is_under_way() -> None:
     import time
 
-    thread, order = DraftThread(), []
+    order: list[str] = []
     source = Scripted(lambda context, steps: (time.sleep(0.1), order.append("proposed"), ())[-1])
     source.close = lambda: order.append("closed")  # type: ignore[method-assign]
-    drafter = await thread.open(source, None, 1)  # type: ignore[arg-type]
-    asked = asyncio.create_task(thread.propose(drafter, [], 1))
+    drafter = await source.open(None, 1)
+    asked = asyncio.create_task(drafter.propose(Contexts((), ((),)), steps=1, candidates=1))
     await asyncio.sleep(0.01)
-    await thread.release(drafter)
+    await drafter.close()
     await asked
-    thread.close()
+    source.thread.close()
     assert order == ["proposed", "closed"]
 
 

@@ -382,7 +382,8 @@ class World:
         self._later(seconds, lambda: self._step(Drafted(action.request, branches)))
 
     def _branches(self, parent: int, steps: int) -> list[Branch]:
-        chains = self._drafter.propose(tuple(self.session.tree.tokens_to(parent)), steps)
+        contexts = self.session.tree.contexts((parent,))
+        chains = self._drafter.propose((*contexts.trunk, *contexts.tails[0]), steps)
         drafted = [tuple(DraftedToken(token, 0.5) for token in chain) for chain in chains]
         return [Branch(parent, tokens, rank) for rank, tokens in enumerate(drafted)]
 
@@ -487,5 +488,5 @@ def plain_decoding(target: Target, ask: Ask) -> list[int]:
 
 
 def _totals(counts: Counts) -> list[tuple[str, int]]:
-    names = ("drafted", "accepted", "recovered", "bonus", "new_tokens", "frames", "wasted", "near_ties", "relaxed")
+    names = ("drafted", "accepted", "recovered", "bonus", "new_tokens", "frames", "wasted", "near_ties")
     return [(name, getattr(counts, name)) for name in names]

@@ -1,5 +1,6 @@
 import pytest
 
+from dsd_core.decoding.contexts import Contexts
 from dsd_core.decoding.frames import Verdict
 from dsd_core.decoding.ids import ROOT
 from dsd_core.decoding.tree import TokenTree, TreeNode
@@ -26,7 +27,7 @@ def test_the_empty_tree_is_its_root() -> None:
     assert list(tree.tokens) == []
     assert len(tree) == 1
     assert list(tree.drafts()) == list(tree.path_back()) == []
-    assert tree.tokens_to(ROOT) == []
+    assert tree.contexts((ROOT,)) == Contexts((), ((),))
 
 
 def test_nodes_are_numbered_in_growing_order_and_know_their_depth() -> None:
@@ -38,8 +39,7 @@ def test_nodes_are_numbered_in_growing_order_and_know_their_depth() -> None:
     assert (other.rank, other.confidence) == (1, 0.25)
     assert tree.child(tree.tip.id, 9) is other
     assert tree.child(tree.tip.id, 8) is None
-    assert tree.tokens_to(two.id) == [5, 6, 7, 8]
-    assert tree.tokens_to(1) == [5]
+    assert tree.contexts((two.id, 2, other.id)) == Contexts((5, 6), ((7, 8), (), (9,)))
 
 
 def test_drafts_come_parents_first() -> None:

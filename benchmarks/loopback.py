@@ -73,7 +73,7 @@ def _reference(source: ModelSource, tokens: int) -> Callable[[], float]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(1)
-    model = AutoModelForCausalLM.from_pretrained(source.repository.directory, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(source.repository.directory, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
     prompt = AutoTokenizer.from_pretrained(source.repository.directory)(PROMPT, return_tensors="pt")
     options = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
 

@@ -1,21 +1,21 @@
 """The model that waits: it agrees as often as it is told to, and its stages carry trees as real ones do."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.waiting_drafter import WaitingDrafts
+from benchmarks.waiting_drafter import WaitingDrafts, WaitingGuesser
 from benchmarks.waiting_model import Agreement, WaitingModel
 from benchmarks.waiting_span import StageTime, WaitingSpan
 from dsd_core import embedded
+from dsd_core.decoding.contexts import Contexts
 from dsd_core.decoding.frames import Frame, FrameNode
 from dsd_core.decoding.ids import ROOT, NodeId, TokenId
-from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.stage_tree import StageTree
-from dsd_core.decoding.target import ChoiceRule
 from dsd_core.model.source import resolve
 from dsd_core.model.span import SpanInput
 
@@ -58,15 +58,17 @@ def test_candidates_are_distinct_and_hold_the_choice_at_its_rank() -> None:
         assert (tokens.index(MODEL.choice(path)) if MODEL.choice(path) in tokens else None) == rank
 
 
-def test_a_drafter_continues_the_context_it_is_shown_whatever_it_was_shown_before() -> None:
-    drafts = WaitingDrafts(MODEL, Agreement(1.0), step_seconds=0.0)
-    drafter = drafts.open(ChoiceRule(SamplingParams(seed=1)), capacity=64)
-    for context in ([5, 6, 7], [5, 6, 9, 10], [5, 6, 9], [8]):
-        tokens = [TokenId(token) for token in context]
-        path = MODEL.paths(context)[-1]
-        [first, second] = [draft.token for draft in drafter.propose(tokens, 2)]
-        assert first == MODEL.choice(path)
-        assert second == MODEL.choice(MODEL.extend(path, first))
+def test_a_drafter_continues_the_contexts_it_is_shown_whatever_it_was_shown_before() -> None:
+    guesser = WaitingGuesser(WaitingDrafts(MODEL, Agreement(1.0), step_seconds=0.0))
+    for trunk, tails in (([5, 6], [[7], [9]]), ([5, 6, 9], [[], [10, 11]]), ([5, 6], [[]]), ([8], [[1]])):
+        found = guesser.guess(Contexts(_tokens(trunk), tuple(map(_tokens, tails))), 2)
+        paths = [MODEL.paths([*trunk, *tail])[-1] for tail in tails]
+        assert [candidates[0].token for candidates in found] == [MODEL.choice(path) for path in paths]
+        assert all(len(candidates) == 2 for candidates in found)
+
+
+def _tokens(ids: Sequence[int]) -> tuple[TokenId, ...]:
+    return tuple(map(TokenId, ids))
 
 
 @pytest.mark.parametrize("cuts", [(0, 8), (0, 3, 8)])

@@ -12,6 +12,8 @@ class Origin(Enum):
 
     ACCEPTED = "accepted"
     """The drafter's first candidate was right."""
+    RELAXED = "relaxed"
+    """A draft that the target did not choose, and adaptive acceptance let stand."""
     RECOVERED = "recovered"
     """The first candidate was wrong: the target's correction, found in another branch or not."""
     BONUS = "bonus"
@@ -141,6 +143,8 @@ class CommittedToken:
     token: TokenId
     origin: Origin
     verdict: Verdict
+    drift: float = 0.0
+    """How far it lies behind the verdict's own choice, in nats of perturbed score."""
 
 
 @dataclass(frozen=True, slots=True)

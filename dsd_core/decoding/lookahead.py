@@ -179,7 +179,7 @@ class AdaptiveLength:
         self._since_draft += 1
         if origin is Origin.BONUS:
             return
-        self._right = self._right * (1 - 1 / 64) + (origin is Origin.ACCEPTED)
+        self._right = self._right * (1 - 1 / 64) + (origin in (Origin.ACCEPTED, Origin.RELAXED))
         self._judged = self._judged * (1 - 1 / 64) + 1
 
     def _seconds_a_token(self, k: int) -> float:

@@ -8,7 +8,8 @@
                      without a lane
 
 Laws (design, section 4):
-1. A draft token commits if and only if it equals the target's own choice at its position.
+1. A draft token commits if and only if it equals the target's own choice at its position, or the session's rule of
+   acceptance, which is the exact one unless another was asked for, forgives that it does not.
 2. Verdicts may arrive in any order, from any lane and more than once; tokens commit in order.
 3. The tip, once unsent, goes out with the next frame. A policy may delay it only to put drafts behind it.
    A lane that was sent the tip, or a draft, was asked what follows it: any lane left can take the session further.
@@ -18,6 +19,7 @@ Laws (design, section 4):
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from dsd_core.decoding.acceptance import Acceptance, Exact, Forgiven
 from dsd_core.decoding.events import (
     Action,
     Ask,
@@ -84,6 +86,8 @@ class Counts:
     wasted: int = 0
     """Draft tokens that the stages were sent and that were not committed."""
     near_ties: int = 0
+    relaxed: int = 0
+    """Of the accepted, those that stand though the target chose otherwise."""
 
     @property
     def new_tokens(self) -> int:
@@ -116,6 +120,8 @@ class _Answer:
     end_tokens: frozenset[TokenId]
     begun: bool = False
     """A token of it has been committed."""
+    drifted: float = 0.0
+    """Of the drift budget, what is spent."""
     emitted: list[CommittedToken] = field(default_factory=list)
     """Committed during this step."""
 
@@ -126,11 +132,12 @@ class Session:
     `deadline` is when the next Tick is due at the latest, None while nothing is awaited from any lane.
     """
 
-    def __init__(self, policy: Lookahead, config: SessionConfig) -> None:
+    def __init__(self, policy: Lookahead, config: SessionConfig, acceptance: Acceptance | None = None) -> None:
         self.config = config
         self.tree = TokenTree()
         self.counts = Counts()
         self._policy = policy
+        self._acceptance = acceptance or Exact()
         self._lanes = Lanes(self.tree, serving=config.lanes, standby=config.standby, round_seconds=config.round_seconds)
         self._drafting: _Request | None = None
         self._next_draft = DraftId(1)
@@ -287,15 +294,17 @@ class Session:
             if answer.remaining == 0:
                 return FinishReason.LENGTH
             self._commit(answer, verdict)
-            if verdict.choice in answer.end_tokens:
+            if self.tree.tip.token in answer.end_tokens:
                 return FinishReason.STOP
         return FinishReason.LENGTH if answer.remaining == 0 else None
 
     def _commit(self, answer: _Answer, verdict: Verdict) -> None:
         tip = self.tree.tip
         hit = self.tree.child(tip.id, verdict.choice)
-        origin = self._origin(tip, hit)
-        node = hit or self.tree.add(tip.id, verdict.choice)
+        forgiven = self._forgive(answer, verdict) if hit is None else None
+        origin = self._origin(tip, hit, forgiven)
+        node = hit or (forgiven.node if forgiven else self.tree.add(tip.id, verdict.choice))
+        drift = forgiven.drift if forgiven else 0.0
         self._count_waste(below for below in self.tree.drafts() if not self._is_below(below, node))
         self.tree.commit(node)
         for lane in self._lanes.all:
@@ -304,9 +313,17 @@ class Session:
         self._policy.on_committed(origin)
         answer.remaining -= 1
         answer.begun = True
-        answer.emitted.append(CommittedToken(verdict.choice, origin, verdict))
+        answer.drifted += drift
+        answer.emitted.append(CommittedToken(node.token, origin, verdict, drift))
 
-    def _origin(self, tip: TreeNode, hit: TreeNode | None) -> Origin:
+    def _forgive(self, answer: _Answer, verdict: Verdict) -> Forgiven | None:
+        """What the tip's verdict takes for good enough, of the drafts that it did not choose."""
+        drafts = [self.tree[child] for child in self.tree.tip.children]
+        return self._acceptance.forgive(verdict, drafts, answer.drifted) if drafts else None
+
+    def _origin(self, tip: TreeNode, hit: TreeNode | None, forgiven: Forgiven | None) -> Origin:
+        if forgiven is not None:
+            return Origin.RELAXED
         if hit is not None and hit.rank == 0:
             return Origin.ACCEPTED
         return Origin.RECOVERED if tip.children else Origin.BONUS
@@ -324,6 +341,9 @@ class Session:
         match origin:
             case Origin.ACCEPTED:
                 counts.accepted += 1
+            case Origin.RELAXED:
+                counts.accepted += 1
+                counts.relaxed += 1
             case Origin.RECOVERED:
                 counts.recovered += 1
             case Origin.BONUS:

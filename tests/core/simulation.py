@@ -488,5 +488,5 @@ def plain_decoding(target: Target, ask: Ask) -> list[int]:
 
 
 def _totals(counts: Counts) -> list[tuple[str, int]]:
-    names = ("drafted", "accepted", "recovered", "bonus", "new_tokens", "frames", "wasted", "near_ties")
+    names = ("drafted", "accepted", "recovered", "bonus", "new_tokens", "frames", "wasted", "near_ties", "relaxed")
     return [(name, getattr(counts, name)) for name in names]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from dsd_core.decoding.acceptance import Adaptive
 from dsd_core.decoding.events import (
     Ask,
     Branch,
@@ -27,7 +28,8 @@ from dsd_core.decoding.events import (
     Tick,
     VerdictsArrived,
 )
-from dsd_core.decoding.frames import Frame, FrameNode, Verdict
+from dsd_core.decoding.frames import Candidate, Frame, FrameNode, Verdict
+from dsd_core.decoding.ids import DraftId, NodeId, TokenId
 from dsd_core.decoding.lookahead import Blocking, FixedLength, Move, Plain, Propose, Verify, View
 from dsd_core.decoding.session import Session, SessionConfig
 from dsd_core.errors import PromptTooLong, ProtocolError, UsageError
@@ -478,3 +480,51 @@ def test_an_answer_to_the_last_reserved_position_fits_every_stage() -> None:
 
 def test_nothing_asked_for_is_answered_at_once() -> None:
     assert plain().step(Ask(PROMPT, 0), 0.0) == [Finish(FinishReason.LENGTH)]
+
+
+# -- relaxed acceptance ------------------------------------------------------------------------------------------------
+
+
+def torn(node: int, choice: int, other: int, lead: float = 0.5) -> Verdict:
+    """The target chose one token and would nearly have chosen another."""
+    top = tuple(Candidate(TokenId(token), -0.7, score) for token, score in ((choice, 2.0), (other, 2.0 - lead)))
+    return Verdict(NodeId(node), TokenId(choice), lead, top, 0.69)
+
+
+def lax(budget: float = 9.0) -> Session:
+    rule = Adaptive(1.0, drift_budget=budget, weighs_importance=False)
+    return on_a_lane(Session(Blocking(FixedLength(2)), SessionConfig(200, round_seconds=10), rule))
+
+
+def in_flight(session: Session, *tokens: int) -> Session:
+    """Asked, answered 50 at node 4, and with drafts sent as nodes 5 and on."""
+    session.step(Ask(PROMPT, 9), 0.0)
+    session.step(VerdictsArrived(1, (Verdict(NodeId(3), TokenId(50), 1.0),)), 1.0)
+    session.step(Drafted(DraftId(1), ()), 1.0)
+    proposals = tuple(DraftedToken(TokenId(token), 0.5) for token in tokens)
+    session.step(Drafted(DraftId(2), (Branch(NodeId(4), proposals),)), 2.0)
+    return session
+
+
+def test_a_forgiven_draft_stands_and_says_what_it_gave_away() -> None:
+    session = in_flight(lax(), 61, 62)
+    actions = session.step(VerdictsArrived(1, (torn(4, 71, 61), torn(5, 62, 99), torn(6, 63, 99))), 3.0)
+    assert committed(actions) == [(61, Origin.RELAXED), (62, Origin.ACCEPTED), (63, Origin.BONUS)]
+    assert [token.drift for action in actions if isinstance(action, Emit) for token in action.tokens] == [0.5, 0.0, 0.0]
+    assert (session.counts.accepted, session.counts.relaxed, session.counts.recovered) == (2, 1, 0)
+
+
+def test_the_targets_own_choice_in_another_branch_is_taken_before_a_forgiven_one() -> None:
+    session = in_flight(lax(), 61, 62)
+    session.tree.add(NodeId(4), TokenId(71), rank=1)
+    actions = session.step(VerdictsArrived(1, (torn(4, 71, 61),)), 3.0)
+    assert committed(actions) == [(71, Origin.RECOVERED)]
+
+
+def test_a_spent_drift_budget_ends_the_forgiving_of_an_answer_and_not_of_the_next() -> None:
+    session = in_flight(lax(budget=0.7), 61, 62)
+    actions = session.step(VerdictsArrived(1, (torn(4, 71, 61), torn(5, 72, 62))), 3.0)
+    assert committed(actions) == [(61, Origin.RELAXED), (72, Origin.RECOVERED)]
+    session.step(Stop(FinishReason.CANCELLED), 4.0)
+    session.step(Ask((*PROMPT, 50), 9), 5.0)
+    assert session.counts.relaxed == 1

@@ -9,6 +9,7 @@ Speed is by the law, p·τ + (1 − p)·L, with relaxed drafts among the accepte
 
 import argparse
 import ast
+import asyncio
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -46,7 +47,7 @@ SLOWEST_MS, ROUND_TRIP_MS = 2.0, 56.0
 
 @dataclass(frozen=True)
 class Rule:
-    """A row of the table. `late`: forgiven only if as many positions after it all match (FLy). `wrong`: the drafter always errs."""
+    """A row of the table. `late`: forgiven only if so many positions after it match (FLy). `wrong`: its drafter always errs."""
 
     name: str
     acceptance: Acceptance
@@ -246,8 +247,8 @@ class Evaluation:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._tokenizer = AutoTokenizer.from_pretrained(TARGET)
-        self._target: Qwen3ForCausalLM = load_model(TARGET).to(torch.float32)
-        self._drafter: Qwen3ForCausalLM = load_model(DRAFTER).to(torch.float32)
+        self._target: Qwen3ForCausalLM = load_model(TARGET).float()  # type: ignore[no-untyped-call]
+        self._drafter: Qwen3ForCausalLM = load_model(DRAFTER).float()  # type: ignore[no-untyped-call]
         key = key_tokens(self._tokenizer, len(self._tokenizer))
         assert key is not None
         self._rules = [rule for rule in rules(key) if not options.rules or rule.name in options.rules]
@@ -291,7 +292,7 @@ class Evaluation:
         return [written[index] for index in range(len(prompts))]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+async def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     evaluation = Evaluation(options)
     tables = {"made-up word problems": evaluation.word_problems()}
@@ -368,4 +369,4 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())

@@ -22,7 +22,10 @@ def cli() -> None:
 @click.option("--layers", metavar="A:B", help="Serve the layers from A up to, not including, B. [default: all]")
 @click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:4100", show_default=True, help="Port 0 is any free port.")
 @click.option("--announce", metavar="HOST:PORT", help="The address that others dial, if another. [default: --listen's]")
-@click.option("--data-dir", metavar="DIR", help="Where the node keeps its key. [default: the user's data directory]")
+@click.option("--join", multiple=True, metavar="ADDRESS|TOKEN", help="A peer of the swarm to join. [default: the last swarm]")
+@click.option("--private", is_flag=True, help="Start a swarm for those alone who hold its token.")
+@click.option("--no-lan", is_flag=True, help="Neither look for peers on the LAN nor be found there.")
+@click.option("--data-dir", metavar="DIR", help="Where its key is kept, and whom it knows. [default: the user's own]")
 @click.option("--peer-share", type=float, default=0.25, show_default=True, help="Of the node's memory, the most for one peer.")
 @click.option("--insecure-loopback", is_flag=True, help="No TLS; for programs of this machine alone.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
@@ -34,6 +37,9 @@ def start(
     layers: str | None,
     listen: str,
     announce: str | None,
+    join: tuple[str, ...],
+    private: bool,
+    no_lan: bool,
     data_dir: str | None,
     peer_share: float,
     insecure_loopback: bool,
@@ -44,7 +50,8 @@ def start(
 ) -> None:
     """Load the layers, listen, and serve until Ctrl-C.
 
-    The ready line has a join token: the node's address and key, for --join of dsd-client.
+    The ready line has a join token, for --join of other nodes and of dsd-client: addresses and keys of this node and of those
+    it knows. Whoever is joined once need not be named again.
     """
     from pathlib import Path
 
@@ -70,6 +77,9 @@ def start(
         data_dir=Path(data_dir) if data_dir else data_dirs.default(f"node-{here.port}"),
         insecure_loopback=insecure_loopback,
         peer_share=peer_share,
+        join=join,
+        private=private,
+        lan=not no_lan,
     )
     command.run(serve(config))
 

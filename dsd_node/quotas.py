@@ -48,23 +48,27 @@ class Pool:
 
     def __init__(self, unit: str, total: int, peer_share: float) -> None:
         self._unit = unit
-        self._total = total
+        self.total = total
         self._peer_share = peer_share
         self._held: Counter[PeerId] = Counter()
         self._in_use = 0
         self._with_strangers = 0
 
+    @property
+    def free(self) -> int:
+        return self.total - self._in_use
+
     def claim(self, peer: PeerId, amount: int, *, stranger: bool) -> Claim:
         """Raises OutOfCapacity, with a hint when to try again unless `amount` alone is too much."""
-        share = int(self._total * self._peer_share * (0.5 if stranger else 1.0))
+        share = int(self.total * self._peer_share * (0.5 if stranger else 1.0))
         if amount > share:
             raise OutOfCapacity(f"you may hold {share} {self._unit} here, not {amount}; ask for less, or another node")
         if self._held[peer] + amount > share:
             raise self._later(f"you hold {self._held[peer]} {self._unit} here, and may hold {share}")
-        if self._in_use + amount > self._total:
-            raise self._later(f"the node has given out {self._in_use} of {self._total} {self._unit}")
-        if stranger and self._with_strangers + amount > self._total * STRANGERS_SHARE:
-            raise self._later(f"strangers hold {self._with_strangers} of {self._total} {self._unit}; the rest is kept")
+        if self._in_use + amount > self.total:
+            raise self._later(f"the node has given out {self._in_use} of {self.total} {self._unit}")
+        if stranger and self._with_strangers + amount > self.total * STRANGERS_SHARE:
+            raise self._later(f"strangers hold {self._with_strangers} of {self.total} {self._unit}; the rest is kept")
         self._book(claim := Claim(peer, amount, stranger), +1)
         return claim
 
@@ -95,6 +99,15 @@ class Quotas:
     def __contains__(self, session_id: bytes) -> bool:
         """Whether a session of this id is open or being opened."""
         return session_id in self._sessions
+
+    @property
+    def total_bytes(self) -> int:
+        """Of memory for sessions."""
+        return self._memory.total
+
+    @property
+    def free_bytes(self) -> int:
+        return self._memory.free
 
     def open_session(self, session_id: bytes, owner: PeerId, nbytes: int) -> None:
         """Claim a place and memory for a session. Raises OutOfCapacity."""

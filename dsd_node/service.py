@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -17,13 +16,13 @@ from dsd_core.model.memory import available_bytes
 from dsd_core.model.source import ModelSource
 from dsd_core.network.address import Address
 from dsd_core.network.identity import PeerId, peer_id_of
-from dsd_core.network.status import abort
 from dsd_core.network.transport import Transport
 from dsd_core.wire import VERSIONS
 from dsd_core.wire.codec import rule_from_wire, session_id_from_wire
 from dsd_core.wire.hidden import dtype_to_wire
 from dsd_core.wire.v1 import stage_pb2, stage_pb2_grpc
 from dsd_core.wire.versions import versions_from_wire
+from dsd_node.answering import answering as _answering
 from dsd_node.downstream import Channels, Downstream
 from dsd_node.engine import Engine
 from dsd_node.quotas import MAX_SESSIONS, PEER_SHARE, Limits, Quotas
@@ -206,19 +205,3 @@ def _peer(public_key: bytes) -> PeerId:
         return peer_id_of(public_key)
     except UsageError as error:
         raise ProtocolError(str(error)) from None
-
-
-@asynccontextmanager
-async def _answering(context: Any) -> AsyncIterator[None]:
-    """Our errors end the call with their own status; others are our bugs, and are logged with their traceback."""
-    try:
-        yield
-    except DsdError as error:
-        await abort(context, error)
-    except (asyncio.CancelledError, grpc.aio.AbortError):
-        raise
-    except Exception:
-        log.exception("a call failed for a reason nobody foresaw")
-        await abort(context, Refused("the node failed on this call; its log says why"))
-
-

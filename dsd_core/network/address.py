@@ -37,6 +37,13 @@ class Address:
             return False
 
     @property
+    def is_ipv4(self) -> bool:
+        try:
+            return ipaddress.ip_address(self.host).version == 4
+        except ValueError:
+            return False
+
+    @property
     def is_unspecified(self) -> bool:
         """All of this machine's addresses: good to listen on, not to dial."""
         return self.host in ("0.0.0.0", "::")

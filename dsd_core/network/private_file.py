@@ -1,8 +1,10 @@
-"""Small files that nobody else may write or read, made once and never changed in place."""
+"""Small files that nobody else may write or read, always whole: made once, or replaced by another."""
 
 import os
 import stat
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from dsd_core.errors import UsageError
@@ -15,12 +17,13 @@ def create(path: Path, content: bytes) -> bool:
 
     Of several processes that race one wins, and all read the same. Raises UsageError where that cannot be.
     """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _require_own(path.parent, path.parent.stat(), others_may=0o055)
-        return _put(path, content)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {_reason(error)}; name another directory with --data-dir") from None
+    # Unlike a rename, a link never replaces what another process was first to put there.
+    return _write(path, content, os.link)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put `content` at `path`, whole or not at all, in place of what is there. Raises UsageError where that cannot be."""
+    _write(path, content, os.replace)
 
 
 def read(path: Path) -> bytes | None:
@@ -38,19 +41,28 @@ def read(path: Path) -> bytes | None:
         raise UsageError(f"cannot read {path}: {_reason(error)}; make it readable, or name another --data-dir") from None
 
 
-def _put(path: Path, content: bytes) -> bool:
+def _write(path: Path, content: bytes, put: Callable[[str, Path], None]) -> bool:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_own(path.parent, path.parent.stat(), others_may=0o055)
+        return _put(path, content, put)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {_reason(error)}; name another directory with --data-dir") from None
+
+
+def _put(path: Path, content: bytes, put: Callable[[str, Path], None]) -> bool:
     descriptor, draft = tempfile.mkstemp(prefix=".new-", dir=path.parent)  # of mode 0600
     try:
         with open(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(descriptor)
-        # Unlike a rename, a link never replaces what another process was first to put there.
-        os.link(draft, path)
+        put(draft, path)
     except FileExistsError:
         return False
     finally:
-        os.unlink(draft)
+        with suppress(FileNotFoundError):
+            os.unlink(draft)
     return True
 
 

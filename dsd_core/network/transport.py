@@ -3,13 +3,16 @@
 from pathlib import Path
 from typing import Any, Protocol
 
+import grpc
 import grpc.aio
 
+from dsd_core.errors import UsageError
 from dsd_core.network.address import Address
 from dsd_core.network.certificates import CHANNEL_OPTIONS, caller, channel_credentials, peer_id_at, server_credentials
 from dsd_core.network.channels import CLIENT_OPTIONS
 from dsd_core.network.identity import Identity, PeerId
 from dsd_core.network.known_peers import KnownPeers
+from dsd_core.network.swarm_secret import PROOF_KEY, ProofInEachCall, proof, require_proof
 
 
 class Transport(Protocol):
@@ -40,33 +43,41 @@ class Transport(Protocol):
 class Secure:
     """Mutual TLS between peers that are known by their keys (certificates.py). Trust on first use is kept in `known`."""
 
-    def __init__(self, identity: Identity, known: KnownPeers) -> None:
-        self._identity = identity
+    def __init__(self, identity: Identity, known: KnownPeers, secret: bytes | None = None) -> None:
+        self.identity = identity
         self._known = known
+        self._secret = secret
+        """Of a private swarm: whoever does not know it is refused (swarm_secret.py)."""
 
     @classmethod
-    def kept_in(cls, data_dir: Path | None) -> "Secure":
+    def kept_in(cls, data_dir: Path | None, secret: bytes | None = None) -> "Secure":
         """Identity and known peers of a directory; with None, of this process alone."""
         identity = Identity.load_or_create(data_dir) if data_dir else Identity.ephemeral()
-        return cls(identity, KnownPeers(data_dir))
+        return cls(identity, KnownPeers(data_dir), secret)
 
     @property
     def peer_id(self) -> PeerId:
-        return self._identity.peer_id
+        return self.identity.peer_id
 
     def listen(self, server: grpc.aio.Server, address: Address) -> int:
-        return server.add_secure_port(str(address), server_credentials(self._identity))
+        return server.add_secure_port(str(address), server_credentials(self.identity))
 
     async def meet(self, address: Address) -> tuple[PeerId, bool]:
         peer = await peer_id_at(address)
         return peer, self._known.pin(address, peer)
 
     def channel(self, address: Address, peer: PeerId) -> grpc.aio.Channel:
-        credentials = channel_credentials(self._identity, peer)
+        credentials = channel_credentials(self.identity, peer)
+        if self._secret is not None:
+            shown = grpc.metadata_call_credentials(ProofInEachCall(proof(self._secret, self.peer_id, peer)))
+            credentials = grpc.composite_channel_credentials(credentials, shown)
         return grpc.aio.secure_channel(str(address), credentials, options=[*CLIENT_OPTIONS, *CHANNEL_OPTIONS])
 
     def caller(self, context: Any) -> PeerId:
-        return caller(context)
+        peer = caller(context)
+        if self._secret is not None:
+            require_proof(self._secret, peer, self.peer_id, dict(context.invocation_metadata() or ()).get(PROOF_KEY))
+        return peer
 
 
 class Plaintext:
@@ -96,6 +107,10 @@ class Plaintext:
         return self._everybody
 
 
-def transport(data_dir: Path | None, *, insecure_loopback: bool) -> Transport:
-    """What the options of a command or of the SDK ask for."""
-    return Plaintext() if insecure_loopback else Secure.kept_in(data_dir)
+def transport(data_dir: Path | None, *, insecure_loopback: bool, secret: bytes | None = None) -> Transport:
+    """What the options of a command or of the SDK ask for. Raises UsageError for a secret in the clear."""
+    if not insecure_loopback:
+        return Secure.kept_in(data_dir, secret)
+    if secret is not None:
+        raise UsageError("a private swarm needs TLS; leave out --insecure-loopback")
+    return Plaintext()

@@ -26,8 +26,8 @@ def test_news_reach_a_thousand_peers_within_ten_rounds_and_traffic_is_small() ->
 
 @pytest.mark.parametrize("loss", [0.0, 0.05])
 def test_nobody_living_is_declared_dead(loss: float) -> None:
-    """Of two hundred peers, each tried once a round, for a hundred rounds: longer than any window of suspicion."""
-    swarm = SimulatedSwarm(200, loss=loss)
+    """Of a hundred peers, each tried once a round, for a hundred rounds: longer than any window of suspicion."""
+    swarm = SimulatedSwarm(100, loss=loss)
     swarm.run(100)
     assert swarm.lost == []
     assert (swarm.suspicions > 0) == (loss > 0)

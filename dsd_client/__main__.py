@@ -20,6 +20,7 @@ def cli() -> None:
       dsd-client demo                                       three nodes, an answer, a comparison; no network needed
       dsd-client generate --join 127.0.0.1:4100 "Once upon a time"
       dsd-client chat --join 127.0.0.1:4100 --join 127.0.0.1:4101
+      dsd-client serve --join 127.0.0.1:4100                OpenAI's API and a page, on 127.0.0.1:4180
 
     \b
     Exit codes: 0 done, 1 failure, 2 usage, 3 no peers, 4 refused, 5 model not found, 6 timeout, 7 unsupported model,
@@ -77,6 +78,30 @@ def bench(
 
     logs.configure(verbose=verbose)
     command.run(bench(options, prompts, limit, repeats, out, as_json=as_json))
+
+
+@cli.command()
+@with_answer_options
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="H", help="Where to listen; elsewhere with a key.")
+@click.option("--port", type=click.IntRange(0, 65535), default=4180, show_default=True, metavar="P", help="0: any free one.")
+@click.option("--api-key", envvar="DSD_API_KEY", metavar="KEY", help="What callers must show. [default: $DSD_API_KEY]")
+@click.option("--concurrency", type=click.IntRange(1), default=32, show_default=True, metavar="N", help="Answers at a time.")
+@click.option("--queue", type=click.IntRange(0), default=64, show_default=True, metavar="N", help="Answers that may wait.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object when ready.")
+def serve(
+    host: str, port: int, api_key: str | None, concurrency: int, queue: int, as_json: bool, verbose: bool, **given: Any
+) -> None:
+    """Answer OpenAI's API over HTTP, with a page for the browser.
+
+    The options of `generate` are what a request gets that does not say otherwise.
+    """
+    options = AnswerOptions.parse(given)
+    from dsd_client.commands.serve import serve
+    from dsd_client.gateway.admission import AdmissionConfig
+    from dsd_core import command, logs
+
+    logs.configure(verbose=verbose)
+    command.run(serve(options, host, port, api_key, AdmissionConfig(concurrency, queue), as_json))
 
 
 @cli.command()

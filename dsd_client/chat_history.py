@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from jinja2.exceptions import TemplateError
+
 from dsd_client.answer_text import AnswerText
 from dsd_client.target_model import TargetModel
+from dsd_core.errors import UsageError
 
 USER, ASSISTANT = "User", "Assistant"
 
@@ -34,6 +37,14 @@ class ChatHistory:
             self._tokens = self._encode(text)
         self._text = text
         return list(self._tokens)
+
+    def whole_prompt(self) -> list[int]:
+        """The tokens of all messages, where the caller keeps them. Raises UsageError for a conversation that the model's
+        template does not allow."""
+        try:
+            return self._encode(self._render())
+        except TemplateError as error:
+            raise UsageError(f"the model's chat template does not allow these messages: {error}") from None
 
     def answered(self, text: str, token_ids: list[int]) -> None:
         """Take note of an answer. Its end token is left to the template, which writes one itself."""
@@ -80,10 +91,7 @@ class ChatHistory:
 
     def _render_plainly(self) -> str:
         """What the model said stands there as it said it, leading space and all: the next prompt goes on from its tokens."""
-        turns = [
-            f"{USER}: {message['content'].strip()}" if message["role"] == "user" else f"{ASSISTANT}:{message['content']}"
-            for message in self.messages
-        ]
+        turns = [_plain_turn(message["role"], message["content"]) for message in self.messages]
         return "\n".join([*([self.system] if self.system else []), *turns, f"{ASSISTANT}:"])
 
     def _encode(self, text: str) -> list[int]:
@@ -91,3 +99,13 @@ class ChatHistory:
         tokenizer: Any = self.target.tokenizer
         adds = not self._has_template and not self._tokens
         return list(tokenizer(text, add_special_tokens=adds)["input_ids"])
+
+
+def _plain_turn(role: str, content: str) -> str:
+    match role:
+        case "user":
+            return f"{USER}: {content.strip()}"
+        case "assistant":
+            return f"{ASSISTANT}:{content}"
+        case _:
+            return content

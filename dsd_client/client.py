@@ -49,6 +49,8 @@ class ConversationOptions(TypedDict, total=False):
     """Tokens drafted before a frame is sent. None, the default: as many as pay."""
     logprobs: int
     """How many of the target's best tokens to report with each, up to 8."""
+    choice_index: int
+    """Tells several answers to one prompt under one seed apart; 0, the default, is the first."""
 
 
 class Client:
@@ -152,7 +154,8 @@ class Client:
         policy = _policy(options.get("speculation", "blocking"), options.get("lookahead"))
         if self._drafter is None:
             policy = Plain()
-        rule = _rule(options.get("sampling") or self.target.sampling, options.get("logprobs", 0))
+        sampling = options.get("sampling") or self.target.sampling
+        rule = _rule(sampling, options.get("logprobs", 0), options.get("choice_index", 0))
         assert self._swarm is not None
         stages = await self._swarm.chain(self.target.manifest_hash)
         # Nothing on top for drafts: a frame never reaches further than the answer may.
@@ -214,11 +217,13 @@ def _policy(speculation: str, lookahead: int | None) -> Lookahead:
             raise UsageError(f"there is no speculation {speculation!r}; use blocking or off")
 
 
-def _rule(sampling: SamplingParams, logprobs: int) -> ChoiceRule:
+def _rule(sampling: SamplingParams, logprobs: int, choice_index: int) -> ChoiceRule:
     if not 0 <= logprobs <= MAX_TOP_COUNT:
         raise UsageError(f"logprobs is {logprobs}; it must be between 0 and {MAX_TOP_COUNT}")
+    if not 0 <= choice_index < 2**32:
+        raise UsageError(f"choice_index is {choice_index}; it must be between 0 and 2^32 - 1")
     seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
-    return ChoiceRule(replace(sampling, seed=seed), top_count=logprobs)
+    return ChoiceRule(replace(sampling, seed=seed), choice_index, logprobs)
 
 
 def _chunk(hidden_size: int) -> int:

@@ -19,6 +19,8 @@ class TargetModel:
     tokenizer: Any
     end_tokens: frozenset[TokenId]
     sampling: SamplingParams
+    max_positions: int
+    """Of prompt and answer together."""
 
     @classmethod
     def load(cls, model: str) -> "TargetModel":
@@ -37,6 +39,7 @@ class TargetModel:
             tokenizer=tokenizer,
             end_tokens=_end_tokens(settings, tokenizer),
             sampling=_sampling(settings),
+            max_positions=source.max_positions,
         )
 
     def tokens(self, prompt: str | Sequence[int]) -> list[int]:

@@ -50,7 +50,7 @@ _ANSWER_OPTIONS = [
 
 
 def with_answer_options(command: Command) -> Command:
-    """Add the options of `generate`, which `chat` shares."""
+    """Add the options of `generate`, which `chat` and `serve` share."""
     return _with(command, _SWARM_OPTIONS + _MODE_OPTIONS + _ANSWER_OPTIONS)
 
 

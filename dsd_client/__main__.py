@@ -1,5 +1,6 @@
 """The command line of a client. Nothing heavy is imported before there is something to do."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,15 @@ def serve(
     The options of `generate` are what a request gets that does not say otherwise.
     """
     options = AnswerOptions.parse(given)
+    from asyncio import CancelledError
+
     from dsd_client.commands.serve import serve
     from dsd_client.gateway.admission import AdmissionConfig
     from dsd_core import command, logs
 
     logs.configure(verbose=verbose)
-    command.run(serve(options, host, port, api_key, AdmissionConfig(concurrency, queue), as_json))
+    with suppress(CancelledError):  # SIGTERM: to be told to stop is how a gateway ends
+        command.run(serve(options, host, port, api_key, AdmissionConfig(concurrency, queue), as_json))
 
 
 @cli.command()

@@ -3,26 +3,22 @@
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 
 import httpx
 import openai
 import pytest
 
-from dsd_client.local_swarm import LocalSwarm
 from tests.end_to_end.conftest import Commands
-from tests.conftest import TinyModel
 
 
 @pytest.fixture
-def started(commands: Commands, swarm: LocalSwarm, target: TinyModel) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+def started(commands: Commands, join: list[str]) -> tuple[subprocess.Popen[str], str, str]:
     """A gateway's process, its URL, and its model."""
-    joins = [word for node in swarm.joins for word in ("--join", node)]
-    process = commands.start("dsd-client", "serve", *joins, "--model", str(target), "--port", "0", "--json", "--seed", "3")
+    process = commands.start("dsd-client", "serve", *join, "--drafter", "ngram", "--port", "0", "--json", "--seed", "3")
     assert process.stdout is not None
     ready = json.loads(process.stdout.readline())
     assert ready["event"] == "ready"
-    yield process, ready["url"], ready["model"]
+    return process, ready["url"], ready["model"]
 
 
 def test_serve_answers_and_ends_when_told_to(started: tuple[subprocess.Popen[str], str, str]) -> None:

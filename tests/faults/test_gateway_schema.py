@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from schemathesis.generation import GenerationMode
 
-from tests.gateway.conftest import ServedGateway, client, served_gateway  # noqa: F401: fixtures
+from tests.gateway.conftest import ServedGateway
 from tests.gateway.fuzzing import OPERATIONS, fuzz
 
 CASES = 500
@@ -13,7 +13,7 @@ CASES = 500
 
 @pytest.mark.parametrize("mode", GenerationMode)
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-async def test_a_thousand_cases(served_gateway: ServedGateway, path: str, method: str, mode: GenerationMode) -> None:  # noqa: F811
+async def test_a_thousand_cases(served_gateway: ServedGateway, path: str, method: str, mode: GenerationMode) -> None:
     if mode is GenerationMode.NEGATIVE and method == "GET" and "{" not in path:
         return
     statuses = await asyncio.to_thread(fuzz, served_gateway, path, method, mode, CASES)

@@ -4,21 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from math import ceil
 
 from dsd_core.errors import OutOfCapacity, UsageError
 
-LONGEST_RETRY_SECONDS = 60
+LONGEST_RETRY_SECONDS = 60.0
 FIRST_GUESS_SECONDS = 2.0
 WEIGHT_OF_NEWS = 0.2
-
-
-class Overloaded(OutOfCapacity):
-    """The gateway has as much to do as it takes on. Come back after `retry_seconds`."""
-
-    def __init__(self, message: str, retry_seconds: int) -> None:
-        super().__init__(message)
-        self.retry_seconds = retry_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +36,14 @@ class Admission:
 
     @contextmanager
     def admitted(self, answers: int) -> Iterator[None]:
-        """Raises Overloaded while there is no room for all of them, UsageError where there never is."""
+        """Raises OutOfCapacity while there is no room for all of them, UsageError where there never is."""
         if answers > self._config.running + self._config.waiting:
             raise UsageError(f"{answers} answers to one request are more than this gateway takes on; ask for fewer")
         if self._admitted + answers > self._config.running + self._config.waiting:
-            raise Overloaded(
+            raise OutOfCapacity(
                 f"{self.running} answers are running and {self.waiting} are waiting, which is all this gateway takes on; "
                 "try again later",
-                self.retry_seconds,
+                retry_after=self.retry_seconds,
             )
         self._admitted += answers
         try:
@@ -74,6 +65,6 @@ class Admission:
                 self._seconds += WEIGHT_OF_NEWS * (now() - started - self._seconds)
 
     @property
-    def retry_seconds(self) -> int:
+    def retry_seconds(self) -> float:
         """About when those that wait now will have had their turn."""
-        return min(LONGEST_RETRY_SECONDS, ceil(self._seconds * (1 + self.waiting / self._config.running)))
+        return min(LONGEST_RETRY_SECONDS, self._seconds * (1 + self.waiting / self._config.running))

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
-from dsd_client.gateway.admission import Overloaded
 from dsd_client.gateway.responses import ErrorBody
 from dsd_core.errors import DsdError, Fault, ModelNotFound, OutOfCapacity, PromptTooLong, Refused, TimedOut, UsageError
 
 RETRY_SECONDS = 2
-"""After which a node may have room again, or a swarm be whole."""
+"""After which a swarm may be whole again."""
 
 
 class InvalidRequest(UsageError):
@@ -108,12 +108,12 @@ def _param(error: DsdError) -> str | None:
 
 def _headers(error: DsdError, status: int) -> dict[str, str]:
     match error:
-        case Overloaded():
-            return {"Retry-After": str(error.retry_seconds)}
+        case OutOfCapacity() if error.retry_after is not None:
+            return {"Retry-After": str(max(1, ceil(error.retry_after)))}
         case Unauthorised():
             return {"WWW-Authenticate": "Bearer"}
         case _:
-            return {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
+            return {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
 
 
 def invalid_body(errors: list[Any]) -> Failure:

@@ -14,6 +14,7 @@ from openai import AsyncOpenAI
 from dsd_client import Client
 from dsd_client.gateway import answers, readiness
 from dsd_client.gateway.admission import AdmissionConfig
+from dsd_node.quotas import Limits
 from tests.conftest import LAYERS, InProcessSwarm, TinyModel, eventually
 from tests.gateway.conftest import ServedGateway, served
 
@@ -70,12 +71,19 @@ async def test_overload_says_when_to_come_back(client: Client, two_stages: InPro
     await two_stages.is_free()
 
 
-async def test_a_node_without_room_is_overload_too(openai: AsyncOpenAI, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dsd_node.service.MAX_SESSIONS", 0)
-    for stream in (False, True):
-        with pytest.raises(sdk.RateLimitError) as refused:
-            await openai.completions.create(model=model, stream=stream, **LONG)
-        assert refused.value.response.headers["Retry-After"]
+async def test_a_node_without_room_is_overload_too(target: TinyModel, new_swarm: InProcessSwarm) -> None:
+    node = await new_swarm.start(target, range(LAYERS), limits=Limits(kv_bytes=1 << 30, sessions=2, peer_share=1.0))
+    async with (
+        Client([node.address], str(target), "none", timeout=0.5) as client,
+        served(client) as gateway,
+        gateway.openai() as openai,
+    ):
+        running = await begun(openai, gateway.model)
+        for stream in (False, True):
+            with pytest.raises(sdk.RateLimitError, match="try again later") as refused:
+                await openai.completions.create(model=gateway.model, stream=stream, **LONG)
+            assert int(refused.value.response.headers["Retry-After"]) >= 1
+        await running.close()
 
 
 async def test_a_stream_that_waits_is_kept_alive(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,15 +40,13 @@ def start(
     from benchmarks.waiting_model import WaitingModel
     from benchmarks.waiting_span import StageTime, WaitingSpan
     from dsd_core import command, embedded, logs
-    from dsd_core.model.source import resolve
     from dsd_core.network.address import Address
-    from dsd_node.start import NodeConfig, parse_layers, serve
+    from dsd_node.place import Place
+    from dsd_node.start import NodeConfig, serve
 
-    def load(config: NodeConfig) -> WaitingSpan:
-        source = resolve(config.model)
-        text = WaitingModel(text_seed, source.vocab_size)
-        times = StageTime(frame_ms / 1e3, node_ms / 1e3)
-        return WaitingSpan(source, parse_layers(config.layers, source.num_layers), text, times)
+    def load(place: Place, layers: range) -> WaitingSpan:
+        text = WaitingModel(text_seed, place.source.vocab_size)
+        return WaitingSpan(place.source, layers, text, StageTime(frame_ms / 1e3, node_ms / 1e3))
 
     logs.configure(verbose=False)
     config = NodeConfig(

@@ -3,6 +3,7 @@
 import click
 
 PROGRAM = "dsd-node"
+GIB = 1 << 30
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -12,14 +13,16 @@ def cli() -> None:
 
     \b
     Examples:
-      dsd-node start                                        the embedded model, whole
+      dsd-node start                                        the embedded model, as much of it as fits
+      dsd-node start --join TOKEN                           the swarm's model, the layers that it lacks
       dsd-node start --model Qwen/Qwen3-8B --layers 0:18    the first half of a model from the hub
     """
 
 
 @cli.command()
-@click.option("--model", metavar="ID|DIR", help="Hugging Face model or directory. [default: the embedded target]")
-@click.option("--layers", metavar="A:B", help="Serve the layers from A up to, not including, B. [default: all]")
+@click.option("--model", metavar="ID|DIR", help="Hugging Face model or directory. [default: the swarm's, or the embedded one]")
+@click.option("--layers", metavar="A:B|auto", help="The layers from A up to, not including, B. [default: auto]")
+@click.option("--memory", type=click.FloatRange(0, min_open=True), metavar="GIB", help="Use no more. [default: what is free]")
 @click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:4100", show_default=True, help="Port 0 is any free port.")
 @click.option("--announce", metavar="HOST:PORT", help="The address that others dial, if another. [default: --listen's]")
 @click.option("--join", multiple=True, metavar="ADDRESS|TOKEN", help="A peer of the swarm to join. [default: the last swarm]")
@@ -35,6 +38,7 @@ def cli() -> None:
 def start(
     model: str | None,
     layers: str | None,
+    memory: float | None,
     listen: str,
     announce: str | None,
     join: tuple[str, ...],
@@ -55,7 +59,7 @@ def start(
     """
     from pathlib import Path
 
-    from dsd_core import command, data_dirs, embedded, logs
+    from dsd_core import command, data_dirs, logs
     from dsd_core.network.address import Address
 
     logs.configure(verbose=verbose)
@@ -66,8 +70,9 @@ def start(
     from dsd_node.start import NodeConfig, serve  # torch, transformers and grpc: seconds
 
     config = NodeConfig(
-        model=model or str(embedded.TARGET),
-        layers=layers,
+        model=model,
+        layers=None if layers == "auto" else layers,
+        memory=None if memory is None else int(memory * GIB),
         listen=here,
         announce=there,
         device=device,

@@ -66,6 +66,8 @@ class Gossiper:
         """The one that was used last comes last."""
         self._round_trips = RoundTrips[Handle]()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.has_met = asyncio.Event()
+        """Set once a peer has answered us, and told whom it knows."""
 
     @property
     def records(self) -> list[SignedRecord]:
@@ -151,6 +153,7 @@ class Gossiper:
         else:
             self._round_trips.add(handle_of(exchange.peer), _now() - asked_at)
             self._happens(Answered(exchange.peer, gossip))
+            self.has_met.set()
 
     async def _probe_through(self, helpers: tuple[PeerId, ...], peer: PeerId) -> None:
         answers = await asyncio.gather(*(self._probe(helper, peer) for helper in helpers))

@@ -24,7 +24,8 @@ KNOWN_PEERS = 4096
 class Limits:
     """What there is to share out."""
 
-    kv_bytes: int
+    kv_bytes: int = 0
+    """Of memory for sessions; see `Quotas.grant`."""
     sessions: int = MAX_SESSIONS
     calls: int = MAX_CALLS
     peer_share: float = PEER_SHARE
@@ -95,6 +96,10 @@ class Quotas:
         self._calls = Pool("calls", limits.calls, limits.peer_share)
         self._sessions: dict[bytes, tuple[Claim, Claim]] = {}
         self._known: OrderedDict[PeerId, None] = OrderedDict()
+
+    def grant(self, kv_bytes: int) -> None:
+        """So much memory is there for sessions from now on: how much is known only when the span has taken its own."""
+        self._memory.total = kv_bytes
 
     def __contains__(self, session_id: bytes) -> bool:
         """Whether a session of this id is open or being opened."""

@@ -46,6 +46,11 @@ class Seat:
         self._last = LastSwarm(data_dir)
         self._pause_seconds = PAUSE_ROUNDS * round_seconds
 
+    @property
+    def has_seeds(self) -> bool:
+        """Whether there is anybody to be met."""
+        return bool(self._seeds.peers)
+
     async def run(self, address: Address, *, on_lan: bool) -> None:
         """Runs as long as the node does; it is known by what `gossiper.say` is given."""
         async with AsyncExitStack() as stack:

@@ -5,8 +5,10 @@ import gc
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc.aio
@@ -14,9 +16,10 @@ from grpc_health.v1 import health_pb2_grpc
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from dsd_core.errors import AddressInUse, InvalidSpan, UsageError
+from dsd_core.errors import AddressInUse, InvalidSpan, NoPeers, UsageError
 from dsd_core.membership.record import State
-from dsd_core.model.source import ModelSource, resolve
+from dsd_core.model import tensors
+from dsd_core.model.source import ModelSource
 from dsd_core.model.span import Span
 from dsd_core.network.address import Address
 from dsd_core.network.banned_peers import BannedPeers
@@ -29,24 +32,31 @@ from dsd_node.admission import Admission
 from dsd_node.engine import Engine
 from dsd_node.health import Health
 from dsd_node.libraries import require_sound_libraries
+from dsd_node.loading import LateServices
+from dsd_node.newcomer import Newcomer
 from dsd_node.peer_service import PeerService
-from dsd_node.quotas import PEER_SHARE, Quotas
+from dsd_node.place import Place, find_place
+from dsd_node.quotas import PEER_SHARE, Limits, Quotas
 from dsd_node.seat import Seat, find_seeds
 from dsd_node.service import StageService, limits_of
-from dsd_node.statement import target_statement
+from dsd_node.statement import joining_statement, target_statement
 
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 2.0
+SEED_ROUNDS = 10.0
+LAN_ROUNDS = 3.0
+"""How long others are waited for, where they may say what to serve: those that were named, and those that may be near."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """What a node serves, and where."""
 
-    model: str
+    model: str | None
+    """A directory or hub id; None for the model that the swarm serves, or else the embedded one."""
     layers: str | None
-    """A:B for the layers [A, B); None for all."""
+    """A:B for the layers [A, B); None for those that fit and that the swarm lacks most."""
     listen: Address
     announce: Address | None = None
     """The address that others dial, where it is not the one listened on."""
@@ -57,6 +67,8 @@ class NodeConfig:
     """Where the node's key is kept; with None it has one for this run alone."""
     insecure_loopback: bool = False
     """Without TLS, for programs of this machine."""
+    memory: int | None = None
+    """Bytes that weights and sessions may take; None for what is free, with headroom."""
     peer_share: float = PEER_SHARE
     """The most that one peer may hold of the node's memory, sessions and calls."""
     join: Sequence[str] = ()
@@ -69,7 +81,7 @@ class NodeConfig:
     """Of gossip."""
 
 
-async def serve(config: NodeConfig, load: Callable[[NodeConfig], Span] | None = None) -> None:
+async def serve(config: NodeConfig, load: Callable[[Place, range], Span] | None = None) -> None:
     """Serve until cancelled. Raises DsdError for whatever keeps the node from starting. `load` gets the span, else from the
     model's files; it runs in a thread."""
     require_sound_libraries()
@@ -79,63 +91,112 @@ async def serve(config: NodeConfig, load: Callable[[NodeConfig], Span] | None = 
     seat = Seat(ends, seeds, config.data_dir, config.round_seconds) if isinstance(ends, Secure) else None
     if config.join and not seat:
         raise UsageError("nodes without TLS do not find each other; leave out --join, and name each to the client")
-    engine = Engine(await asyncio.to_thread(load or _load, config))
-    source = resolve(config.model)
-    quotas = Quotas(limits_of(engine, source, config.peer_share))
-    service = StageService(source, engine, ends, quotas)
+    quotas = Quotas(Limits(peer_share=config.peer_share))
     admission = Admission(ends, quotas, BannedPeers(config.data_dir))
-    health = Health(engine)
+    late = LateServices()
     server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[admission])
-    stage_pb2_grpc.add_StageServiceServicer_to_server(service, server)
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    server.add_generic_rpc_handlers((late,))
     if seat:
         peer_pb2_grpc.add_PeerServiceServicer_to_server(PeerService(seat.gossiper), server)
-    port = _bind(server, ends, config.listen)
-    await server.start()
-    gc.freeze()  # what is loaded by now stays; looking through it again and again would only cost pauses
-    addresses = _addresses(config, port)
-    if seat:
-        seat.gossiper.say(lambda: target_statement(addresses, State.SERVING, source, engine, quotas))
-    token = seat.token(addresses[0]) if seat else JoinToken(((addresses[0], ends.peer_id),))
-    _say_ready(config, source, engine.span, addresses[0], ends.peer_id, token)
+    addresses = _addresses(config, _bind(server, ends, config.listen))
+    await server.start()  # before the layers are there: others are to hear that they will be
     try:
-        async with asyncio.TaskGroup() as tasks:
-            if seat:
-                tasks.create_task(seat.run(addresses[0], on_lan=config.lan))
-            tasks.create_task(service.close_idle())
-            tasks.create_task(admission.watch_bans())
-            tasks.create_task(health.watch())
+        async with _seated(seat, addresses[0], on_lan=config.lan) if seat else nullcontext() as sitting:
+            place, layers = await _choose(config, seat, addresses, ends.peer_id)
+            engine = Engine(await asyncio.to_thread(load or _load, place, layers))
+            quotas.grant(_session_memory(config, engine, place.source))
+            service = StageService(place.source, engine, ends, quotas)
+            health = Health(engine)
+            stage_pb2_grpc.add_StageServiceServicer_to_server(service, late)  # type: ignore[arg-type]  # it calls two methods
+            health_pb2_grpc.add_HealthServicer_to_server(health.servicer, late)
+            gc.freeze()  # what is loaded by now stays; looking through it again and again would only cost pauses
+            try:
+                await engine.canary()  # so that what we say of our speed is measured
+                if seat:
+                    seat.gossiper.say(lambda: target_statement(addresses, State.SERVING, place.source, engine, quotas))
+                token = seat.token(addresses[0]) if seat else JoinToken(((addresses[0], ends.peer_id),))
+                _say_ready(config, place.source, engine.span, addresses[0], ends.peer_id, token)
+                async with asyncio.TaskGroup() as tasks:
+                    if sitting:
+                        tasks.create_task(_end_of(sitting))
+                    tasks.create_task(service.close_idle())
+                    tasks.create_task(admission.watch_bans())
+                    tasks.create_task(health.watch())
+            finally:
+                await health.drain()
+                await service.close()
+                engine.close()
     finally:
-        await health.drain()
-        await service.close()
         await server.stop(GRACE_SECONDS)
-        engine.close()
 
 
-def parse_layers(layers: str | None, num_layers: int) -> range:
+@asynccontextmanager
+async def _seated(seat: Seat, address: Address, *, on_lan: bool) -> AsyncIterator["asyncio.Task[None]"]:
+    """In the swarm meanwhile, by the task that it yields."""
+    sitting = asyncio.create_task(seat.run(address, on_lan=on_lan))
+    try:
+        yield sitting
+    finally:
+        sitting.cancel()
+        await asyncio.wait([sitting])
+
+
+async def _end_of(task: "asyncio.Task[None]") -> None:
+    await task
+
+
+def parse_layers(layers: str) -> range:
     """`A:B` as the layers [A, B). Raises InvalidSpan."""
-    if layers is None:
-        return range(num_layers)
     first, separator, end = layers.partition(":")
     if not separator or not (layers.isascii() and first.isdigit() and end.isdigit()):
         raise InvalidSpan(f"{layers!r} names no layers; write A:B for the layers from A up to, not including, B")
     return range(int(first), int(end))
 
 
-def _load(config: NodeConfig) -> Span:
-    source = resolve(config.model)
-    layers = parse_layers(config.layers, source.num_layers)
+async def _choose(
+    config: NodeConfig, seat: Seat | None, addresses: tuple[Address, ...], peer: PeerId
+) -> tuple[Place, range]:
+    """What the options name; what they leave open, as the swarm needs it."""
+    newcomer = Newcomer(peer, seat.gossiper, config.round_seconds) if seat else None
+    records = await newcomer.look_about(_patience(config, seat)) if newcomer and seat else []
+    if config.join and config.model is None and not records:
+        raise NoPeers("nobody that --join names answers and says what to serve; check that they run, or name a --model")
+    place = await asyncio.to_thread(find_place, config.model, config.device, config.dtype, config.memory, records)
+    claim = partial(joining_statement, addresses, place)
+    if config.layers is not None:
+        layers = parse_layers(config.layers)
+    else:
+        layers = await newcomer.settle(place, claim) if newcomer else place.layers(peer)
+    if seat:
+        seat.gossiper.say(partial(claim, layers))
+    return place, layers
+
+
+def _patience(config: NodeConfig, seat: Seat) -> float:
+    """Rounds of gossip to wait for others before we go on alone."""
+    if config.model is not None and config.layers is not None:
+        return 0.0  # nothing hangs on them
+    return SEED_ROUNDS if seat.has_seeds else LAN_ROUNDS if config.lan and not config.listen.is_loopback else 0.0
+
+
+def _load(place: Place, layers: range) -> Span:
     console = Console(stderr=True)
-    columns = (TextColumn("loading"), BarColumn(), DownloadColumn())
+    columns = (TextColumn(f"loading layers {layers.start}:{layers.stop}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("loading", total=None)
         return Span.load(
-            source,
+            place.source,
             layers,
-            device=config.device,
-            dtype=config.dtype,
+            device=str(place.device),
+            dtype=tensors.wire_dtype(place.dtype).value,
             progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )
+
+
+def _session_memory(config: NodeConfig, engine: Engine, source: ModelSource) -> int:
+    """Bytes for sessions, beside the weights."""
+    kv_bytes = limits_of(engine, source, config.peer_share).kv_bytes
+    return kv_bytes if config.memory is None else max(0, min(kv_bytes, config.memory - engine.span.weight_bytes))
 
 
 def _bind(server: grpc.aio.Server, ends: Transport, listen: Address) -> int:

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from dsd_core.membership.record import Capacity, Holding, Role, State
 from dsd_core.model import tensors
 from dsd_core.model.source import ModelSource
 from dsd_core.network.address import Address
 from dsd_core.wire.records import MAX_MODEL_CHARACTERS
 from dsd_node.engine import Engine
+from dsd_node.place import Place
 from dsd_node.quotas import Quotas
 
 
@@ -26,19 +29,26 @@ def target_statement(
     addresses: tuple[Address, ...], state: State, source: ModelSource, engine: Engine, quotas: Quotas
 ) -> Statement:
     """Of a node that serves a span."""
-    return Statement(addresses, Role.TARGET, state, _holding(source, engine), _capacity(engine, quotas))
-
-
-def _holding(source: ModelSource, engine: Engine) -> Holding:
     span = engine.span
+    holding = _holding(source, span.layers, span.dtype, span.hidden_size)
+    return Statement(addresses, Role.TARGET, state, holding, _capacity(engine, quotas))
+
+
+def joining_statement(addresses: tuple[Address, ...], place: Place, layers: range) -> Statement:
+    """Of a node that is about to load these layers."""
+    holding = _holding(place.source, layers, place.dtype, place.source.hidden_size)
+    return Statement(addresses, Role.TARGET, State.JOINING, holding, Capacity(0, 0))
+
+
+def _holding(source: ModelSource, layers: range, dtype: torch.dtype, hidden_size: int) -> Holding:
     return Holding(
         model="".join(filter(str.isprintable, source.name))[:MAX_MODEL_CHARACTERS],
         manifest_hash=source.manifest_hash,
-        dtype=tensors.wire_dtype(span.dtype).value,
-        span=span.layers,
+        dtype=tensors.wire_dtype(dtype).value,
+        span=layers,
         num_layers=source.num_layers,
-        hidden_size=span.hidden_size,
-        vocab_size=span.vocab_size,
+        hidden_size=hidden_size,
+        vocab_size=source.vocab_size,
         max_positions=source.max_positions,
     )
 

@@ -8,6 +8,16 @@ MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 
 
+HEADROOM = 0.15
+"""Share of what is free that is left to activations, and to whatever else the machine does."""
+
+
+def usable_bytes(device: torch.device) -> int | None:
+    """What a node may plan with, or None where the system does not say."""
+    available = available_bytes(device)
+    return None if available is None else int(available * (1 - HEADROOM))
+
+
 def available_bytes(device: torch.device) -> int | None:
     """What can still be allocated on a device, or None where the system does not say."""
     if device.type == "cuda":

@@ -19,6 +19,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_some_of_it_is_left_alone(machine: Path) -> None:
+    assert memory.usable_bytes(CPU) == int(1000 * 1024 * 0.85)
+
+
 def put_in_container(machine: Path, limit: str) -> None:
     (machine / "memory.max").write_text(limit)
     (machine / "memory.current").write_text("3000\n")

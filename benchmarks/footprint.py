@@ -19,7 +19,7 @@ from rich.table import Table
 
 from dsd_client.lane_link import LaneLink
 from dsd_client.local_swarm import LocalSwarm
-from dsd_client.swarm import Swarm, seeds
+from dsd_client.swarm import Swarm
 from dsd_core import embedded
 from dsd_core.decoding.frames import Frame, FrameNode
 from dsd_core.decoding.ids import NodeId, TokenId
@@ -27,6 +27,7 @@ from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.model.source import ModelSource, resolve
 from dsd_core.model.span import Span
+from dsd_core.network.seeds import Seeds
 from dsd_core.network.transport import Secure
 
 MIB = 1 << 20
@@ -51,7 +52,7 @@ async def _memory(model: str, positions: int) -> Table:
     empty = _empty_torch()
     async with LocalSwarm(model, [f"0:{source.num_layers}"], threads=1) as swarm:
         pid = swarm.nodes[0].pid
-        peers = Swarm(seeds(swarm.joins), Secure.kept_in(None))
+        peers = Swarm(Seeds.parse(swarm.joins), Secure.kept_in(None))
         # Once before, so that what torch allocates for itself when it first computes is not counted as a session's.
         await (await _full_session(peers, source, positions)).close()
         ready = _resident(pid)

@@ -22,13 +22,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from dsd_client.client import Client
 from dsd_client.lane_link import LaneLink
 from dsd_client.local_swarm import LocalSwarm, spans
-from dsd_client.swarm import Swarm, seeds
+from dsd_client.swarm import Swarm
 from dsd_core import embedded
 from dsd_core.decoding.frames import Frame, FrameNode
 from dsd_core.decoding.ids import NodeId, TokenId
 from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.model.source import ModelSource, resolve
+from dsd_core.network.seeds import Seeds
 from dsd_core.network.transport import Secure
 
 PROMPT = "Question: A farmer has 12 cows and buys 7 more. Each cow gives 3 litres of milk. How much milk is that?\nAnswer:"
@@ -99,7 +100,7 @@ async def _off(swarm: LocalSwarm, model: str, tokens: int) -> float:
 
 
 async def _transport(swarm: LocalSwarm, source: ModelSource, rounds: int = 300) -> Transport:
-    peers = Swarm(seeds(swarm.joins), Secure.kept_in(None))
+    peers = Swarm(Seeds.parse(swarm.joins), Secure.kept_in(None))
     link = await LaneLink.open(await peers.chain(source.manifest_hash), ChoiceRule(SamplingParams()), rounds + 1)
     verdicts = link.verdicts()
     times = []

@@ -19,7 +19,7 @@ from dsd_client.conversation import Conversation
 from dsd_client.drafting import DrafterSource, DraftThread, load_drafter
 from dsd_client.lane_link import LaneLink
 from dsd_client.results import Chunk, Result
-from dsd_client.swarm import Stage, Swarm, seeds
+from dsd_client.swarm import Stage, Swarm
 from dsd_client.target_model import TargetModel
 from dsd_core import embedded
 from dsd_core.decoding.lookahead import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
@@ -27,6 +27,8 @@ from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.session import Session, SessionConfig
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import OutOfCapacity, UsageError
+from dsd_core.network.last_swarm import LastSwarm
+from dsd_core.network.seeds import Seeds
 from dsd_core.network.transport import transport
 from dsd_core.wire.codec import MAX_TOP_COUNT
 
@@ -56,8 +58,9 @@ class ConversationOptions(TypedDict, total=False):
 class Client:
     """A swarm's client. Use `async with`: entering loads tokenizer and drafter and looks at every peer.
 
-    `join` names the peers, by HOST:PORT or join token. `model` and `drafter` are directories or Hugging Face ids; the model
-    defaults to the embedded one, the drafter to the embedded one for it and to n-gram lookup (`"ngram"`) for others;
+    `join` names a peer or several, by HOST:PORT or join token; they know the others. With none it is the swarm that `data_dir`
+    remembers. `model` and `drafter` are directories or Hugging Face ids; the model defaults to the embedded one, the drafter to
+    the embedded one for it and to n-gram lookup (`"ngram"`) for others;
     `"none"` never drafts, and a DrafterSource of your own drafts whatever it likes.
     `timeout` is how long one round may take, in seconds. In `data_dir` the client keeps its key and whom it met; with None both
     are of this object alone. `insecure_loopback` goes without TLS, on this machine. All methods raise subclasses of DsdError.
@@ -75,7 +78,8 @@ class Client:
     ) -> None:
         if not timeout > 0:
             raise UsageError(f"the timeout is {timeout}; it must be above 0 seconds")
-        self._seeds = seeds(join)
+        self._last = LastSwarm(data_dir)
+        self._seeds = Seeds.parse(join) if join else Seeds.of(self._last.read())
         self._data_dir = data_dir
         self._insecure_loopback = insecure_loopback
         self._model = model or str(embedded.TARGET)
@@ -87,7 +91,8 @@ class Client:
         self._drafter: DrafterSource | None = None
 
     async def __aenter__(self) -> "Client":
-        self._swarm = Swarm(self._seeds, transport(self._data_dir, insecure_loopback=self._insecure_loopback))
+        ends = transport(self._data_dir, insecure_loopback=self._insecure_loopback, secret=self._seeds.secret)
+        self._swarm = Swarm(self._seeds, ends, self._last)
         try:
             self._target = await asyncio.to_thread(TargetModel.load, self._model)
             await self._swarm.chain(self._target.manifest_hash)

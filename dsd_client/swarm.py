@@ -1,21 +1,26 @@
-"""The peers that were named, and which of them serve the model."""
+"""The peers of a swarm, and which of them serve the model."""
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+import math
+import random
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 
 import grpc.aio
 
+from dsd_client.peer_list import few_of_each_span, list_peers, require_true
 from dsd_core.decoding.round_trips import RoundTrips
 from dsd_core.decoding.routing import Links, Offer, chain
-from dsd_core.errors import NoPeers, NotCovered, ProtocolError, Refused
+from dsd_core.errors import DsdError, NoPeers, NotCovered, ProtocolError, Refused, UsageError
+from dsd_core.membership.record import PeerRecord
 from dsd_core.network.address import Address
 from dsd_core.network.identity import PeerId
-from dsd_core.network.join_token import JoinToken
+from dsd_core.network.last_swarm import LastSwarm
+from dsd_core.network.seeds import Seeds
 from dsd_core.network.status import error_of, unreachable
 from dsd_core.network.stubs import stage_stub
-from dsd_core.network.transport import Transport
+from dsd_core.network.transport import Secure, Transport
 from dsd_core.wire import VERSIONS
 from dsd_core.wire.hidden import DType, dtype_from_wire
 from dsd_core.wire.v1 import stage_pb2
@@ -24,6 +29,10 @@ from dsd_core.wire.versions import versions_from_wire
 log = logging.getLogger(__name__)
 
 CALL_SECONDS = 10.0
+LOOK_SECONDS = 2.0
+"""A list of peers is good for so long."""
+ASKED = 3
+"""Peers are asked at once whom they know, as some may be gone or frozen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +59,28 @@ class Stage:
 
 
 class Swarm:
-    """The peers that were named, and a channel to each. Close it."""
+    """The peers that were named, those that they know, and a channel to each. Close it."""
 
-    def __init__(self, seeds: Mapping[Address, PeerId | None], transport: Transport) -> None:
+    def __init__(self, seeds: Seeds, transport: Transport, last: LastSwarm | None = None) -> None:
+        """Those that were found are kept in `last`."""
         self._transport = transport
         self._seeds = seeds
+        self._last = last or LastSwarm(None)
+        self._peers = dict(seeds.peers)
+        self._records: dict[Address, PeerRecord] = {}
+        self._looked_at = -math.inf
         self._channels: dict[Address, tuple[PeerId, grpc.aio.Channel]] = {}
         self._round_trips = RoundTrips[Address]()
 
     async def chain(self, manifest_hash: str) -> tuple[Stage, ...]:
         """The stages to send to, in order. Raises NoPeers, Refused, NotCovered or TimedOut."""
-        if not self._seeds:
+        if not self._peers:
             raise NoPeers("no peer was named; pass --join HOST:PORT of a running dsd-node, or try `dsd-client demo`")
-        answers = await asyncio.gather(*map(self._describe, self._seeds), return_exceptions=True)
+        await self._look_around(manifest_hash)
+        describing = (self._describe(address, manifest_hash) for address in self._peers)
+        answers = await asyncio.gather(*describing, return_exceptions=True)
         stages = [answer for answer in answers if isinstance(answer, Stage)]
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
-        for stage in stages:
-            _require_model(stage, manifest_hash)
         route = _route(stages, failures)
         _require_one_dtype(route)
         return route
@@ -74,7 +88,59 @@ class Swarm:
     async def close(self) -> None:
         await asyncio.gather(*(channel.close() for _, channel in self._channels.values()))
 
-    async def _describe(self, address: Address) -> Stage:
+    # -- who there is --------------------------------------------------------------------------------------------------
+
+    async def _look_around(self, manifest_hash: str) -> None:
+        """Ask a few peers whom they know. One answer is enough: gossip tells all of them the same."""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_at < LOOK_SECONDS or not isinstance(self._transport, Secure):
+            return
+        asked = random.sample(list(self._peers), min(len(self._peers), ASKED))
+        if records := await _first_answer([self._records_at(address, manifest_hash) for address in asked]):
+            self._looked_at = now
+            self._take(few_of_each_span(records))
+            await self._remember()
+
+    async def _records_at(self, address: Address, manifest_hash: str) -> list[PeerRecord]:
+        try:
+            _, channel = await self._channel(address)
+            return await list_peers(channel, manifest_hash, self._seeds.swarm or b"")
+        except DsdError as error:
+            log.debug("%s", error)
+            return []
+
+    def _take(self, records: Sequence[PeerRecord]) -> None:
+        """Whom to dial from now on. An address at which somebody has answered is not given to another that claims it."""
+        self._records = {}
+        for record in records:
+            address = record.addresses[0]
+            if self._peer_at(address) in (None, record.peer):
+                self._records[address] = record
+        self._peers = dict(self._seeds.peers) | {address: record.peer for address, record in self._records.items()}
+
+    def _peer_at(self, address: Address) -> PeerId | None:
+        if address in self._round_trips.seconds():
+            return self._channels[address][0]
+        return self._seeds.peers.get(address)
+
+    async def _remember(self) -> None:
+        token = self._seeds.token([(address, record.peer) for address, record in self._records.items()])
+        try:
+            await asyncio.to_thread(self._last.keep, token)
+        except UsageError as error:
+            log.warning("%s", error)
+
+    # -- what they are -------------------------------------------------------------------------------------------------
+
+    async def _describe(self, address: Address, manifest_hash: str) -> Stage:
+        try:
+            return await self._stage(address, manifest_hash)
+        except DsdError as error:
+            log.info("left out: %s", error)
+            self._round_trips.forget(address)
+            raise
+
+    async def _stage(self, address: Address, manifest_hash: str) -> Stage:
         peer, channel = await self._channel(address)
         request = stage_pb2.DescribeRequest(protocol_version=VERSIONS.newest, oldest_protocol_version=VERSIONS.oldest)
         asked_at = asyncio.get_running_loop().time()
@@ -84,14 +150,25 @@ class Swarm:
             raise unreachable(error_of(failure, f"the peer at {address}")) from None
         self._round_trips.add(address, asyncio.get_running_loop().time() - asked_at)
         _require_sense(description, address)
+        if address in self._records:
+            require_true(self._records[address], description)
+        _require_model(description, address, manifest_hash)
         return Stage(address, peer, channel, description, self._round_trips.seconds()[address])
 
     async def _channel(self, address: Address) -> tuple[PeerId, grpc.aio.Channel]:
         """To the peer that was named, or else to whoever was met at the address first."""
-        if address not in self._channels:
-            peer = self._seeds[address] or await self._meet(address)
-            self._channels[address] = peer, self._transport.channel(address, peer)
+        peer = self._peers[address]
+        if address in self._channels and peer in (None, self._channels[address][0]):
+            return self._channels[address]
+        peer = peer or await self._meet(address)
+        await self._hang_up(address)  # Somebody else lived there.
+        self._channels[address] = peer, self._transport.channel(address, peer)
         return self._channels[address]
+
+    async def _hang_up(self, address: Address) -> None:
+        if address in self._channels:
+            _, channel = self._channels.pop(address)
+            await channel.close()
 
     async def _meet(self, address: Address) -> PeerId:
         peer, is_new = await self._transport.meet(address)
@@ -100,13 +177,18 @@ class Swarm:
         return peer
 
 
-def seeds(join: Sequence[str]) -> dict[Address, PeerId | None]:
-    """The peers behind `--join`: HOST:PORT, or a join token, which says who answers there. Raises UsageError for neither."""
-    return dict(seed for text in join for seed in _seeds(text))
-
-
-def _seeds(text: str) -> Sequence[tuple[Address, PeerId | None]]:
-    return JoinToken.decode(text).seeds if JoinToken.looks_like_one(text) else ((Address.parse(text), None),)
+async def _first_answer(asking: Sequence[Coroutine[object, object, list[PeerRecord]]]) -> list[PeerRecord]:
+    """The first that is not empty."""
+    tasks = [asyncio.create_task(asks) for asks in asking]
+    try:
+        for answer in asyncio.as_completed(tasks):
+            if records := await answer:
+                return records
+        return []
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _require_sense(said: stage_pb2.DescribeResponse, address: Address) -> None:
@@ -132,10 +214,10 @@ def _route(stages: Sequence[Stage], failures: Sequence[BaseException]) -> tuple[
         raise
 
 
-def _require_model(stage: Stage, manifest_hash: str) -> None:
-    if stage.description.manifest_hash.hex() != manifest_hash:
+def _require_model(said: stage_pb2.DescribeResponse, address: Address, manifest_hash: str) -> None:
+    if said.manifest_hash.hex() != manifest_hash:
         raise Refused(
-            f"the peer at {stage.address} serves another model, {stage.description.model!r}; "
+            f"the peer at {address} serves another model, {said.model!r}; "
             "name that one with --model, or join peers that serve yours"
         )
 

@@ -26,9 +26,10 @@ from dsd_core.network.banned_peers import BannedPeers
 from dsd_core.network.channels import SERVER_OPTIONS
 from dsd_core.network.identity import PeerId
 from dsd_core.network.transport import Secure, Transport
-from dsd_core.wire.v1 import stage_pb2_grpc
+from dsd_core.wire.v1 import peer_pb2_grpc, stage_pb2_grpc
 from dsd_node.admission import Admission
 from dsd_node.engine import Engine
+from dsd_node.peer_service import PeerService
 from dsd_node.quotas import Limits, Quotas
 from dsd_node.service import StageService, limits_of
 
@@ -243,15 +244,25 @@ class InProcessSwarm:
     def reserved_bytes(self) -> int:
         return sum(node.engine.reserved_bytes for node in self.nodes)
 
-    async def start(self, model: TinyModel, layers: range, limits: Limits | None = None, **options: Any) -> InProcessNode:
+    async def start(
+        self,
+        model: TinyModel,
+        layers: range,
+        limits: Limits | None = None,
+        transport: Secure | None = None,
+        peers: PeerService | None = None,
+        **options: Any,
+    ) -> InProcessNode:
         source = model.source
         engine = WatchedEngine(Span.load(source, layers, device="cpu", **options))
-        transport = Secure.kept_in(None)
+        transport = transport or Secure.kept_in(None)
         quotas = Quotas(limits or limits_of(engine, source))
         service = StageService(source, engine, transport, quotas)
         admission = Admission(transport, quotas, BannedPeers(None))
         server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[admission])
         stage_pb2_grpc.add_StageServiceServicer_to_server(service, server)
+        if peers:
+            peer_pb2_grpc.add_PeerServiceServicer_to_server(peers, server)
         port = transport.listen(server, Address("127.0.0.1", 0))
         await server.start()
         self.nodes.append(InProcessNode(service, engine, admission, server, f"127.0.0.1:{port}", transport.peer_id))

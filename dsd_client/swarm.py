@@ -83,6 +83,8 @@ class Swarm:
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
         route = _route(stages, failures)
         _require_one_dtype(route)
+        for failure in failures:
+            log.info("left out: %s", failure)
         return route
 
     async def close(self) -> None:
@@ -135,8 +137,7 @@ class Swarm:
     async def _describe(self, address: Address, manifest_hash: str) -> Stage:
         try:
             return await self._stage(address, manifest_hash)
-        except DsdError as error:
-            log.info("left out: %s", error)
+        except DsdError:
             self._round_trips.forget(address)
             raise
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from dsd_client.comparison import MODES, Mode, Plan
+from dsd_client.comparison import MODES, Comparison, Mode, Plan
 from dsd_client.comparison_report import ComparisonReport, require_plots
 
 WIDTH = 120
@@ -45,6 +45,14 @@ class Effort:
 
     def plan(self, prompts: Sequence[str | Sequence[int]], modes: Sequence[Mode] = MODES) -> Plan:
         return Plan(prompts, modes, self.tokens, self.plain_tokens, self.repeats, self.lookahead)
+
+    def note(self, report: ComparisonReport, cell: str, comparison: Comparison) -> None:
+        """A cell is done: say so, and write what there is, since a run takes long."""
+        report.cells[cell] = comparison
+        times = ", ".join(f"{figure.name} {figure.ms_per_token:.1f}" for figure in comparison.figures.values())
+        Console(stderr=True, highlight=False).print(f"{cell}: {times}")
+        if self.out is not None:
+            report.write(self.out)
 
     def publish(self, report: ComparisonReport, *tables: Table) -> None:
         """Print the report and further tables; write the report."""

@@ -34,14 +34,16 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     for stages in map(int, given.stages):
         async with waiting_swarm(stages, StageTime(FRAME_MS / 1e3, FRAME_MS / 20e3)) as linked:
             for delay in given.delays:
-                report.cells[f"N={stages} {delay:g} ms"] = await _cell(linked, delay, Agreement(given.rate), effort)
+                compared = await _compared(linked, delay, Agreement(given.rate), effort)
+                effort.note(report, f"N={stages} {delay:g} ms", compared)
             useless_at = given.delays[min(1, len(given.delays) - 1)]
             for name, agreement in (("p = 0", NEVER_RIGHT), ("wrong", WRONG_AND_SURE)):
-                report.cells[f"N={stages} {useless_at:g} ms, {name}"] = await _cell(linked, useless_at, agreement, effort)
+                compared = await _compared(linked, useless_at, agreement, effort)
+                effort.note(report, f"N={stages} {useless_at:g} ms, {name}", compared)
     effort.publish(report)
 
 
-async def _cell(linked: LinkedSwarm, delay_ms: float, agreement: Agreement, effort: Effort) -> Comparison:
+async def _compared(linked: LinkedSwarm, delay_ms: float, agreement: Agreement, effort: Effort) -> Comparison:
     await linked.links.set_delay(delay_ms / 1e3)
     async with Client(linked.swarm.joins, drafter=waiting_drafts(agreement, STEP_MS / 1e3)) as client:
         return await compare(client, effort.plan(waiting_prompts(effort.prompts)))

@@ -33,7 +33,7 @@ async def main(arguments: Sequence[str] | None = None) -> None:
         ):
             for delay in given.delays:
                 await linked.links.set_delay(delay / 1e3)
-                report.cells[f"N={stages} {delay:g} ms"] = await compare(client, effort.plan(prompts))
+                effort.note(report, f"N={stages} {delay:g} ms", await compare(client, effort.plan(prompts)))
     effort.publish(report)
 
 

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from dsd_core.embedded.vocabulary import END_ID, VOCAB_SIZE, save_tokenizer
+from dsd_core.model.checksums import write_checksums
 
 MAX_POSITIONS: Final = 4096
 
@@ -56,6 +57,7 @@ def export(model: Qwen3ForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     half.bfloat16().save_pretrained(fresh)
     (fresh / "model.safetensors").chmod(0o644)
     save_tokenizer(tokenizer, fresh)
+    write_checksums(fresh)
     _replace(folder, fresh)
 
 

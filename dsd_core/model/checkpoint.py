@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from dsd_core.errors import InvalidWeights
+from dsd_core.model.checksums import require_intact
 from dsd_core.model.source import ModelSource
 from dsd_core.model.weight_file import WeightFile
 
@@ -114,6 +115,8 @@ class Checkpoint:
         path = self._source.repository.fetch(file)
         if path is None:
             raise InvalidWeights(f"{self._source.repository} lacks {file}, which its index names; download it again")
+        if (checksum := self._source.repository.checksum(file)) is not None:
+            require_intact(path, checksum)
         return path
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import HfApi, constants, errors, hf_hub_download
 
 from dsd_core.errors import InvalidWeights, ModelNotFound
+from dsd_core.model.checksums import of_blob
 from dsd_core.model.repository import files_in, one_line
 from dsd_core.model.weight_file import TensorShape, read_header
 
@@ -53,6 +54,9 @@ class HubRepository:
             return read_header(self.directory / file)
         remembered = _parse_header(_recall(self.commit, file))
         return self._fetch_header(file) if remembered is None else remembered
+
+    def checksum(self, file: str) -> str | None:
+        return of_blob(self.directory / file)
 
     def _fetch_header(self, file: str) -> Mapping[str, TensorShape]:
         with _hub_errors(self.repository_id):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from dsd_core.model.checksums import listed
 from dsd_core.model.weight_file import TensorShape, read_header
 
 
@@ -25,6 +26,9 @@ class Repository(Protocol):
     def header(self, file: str) -> Mapping[str, TensorShape]:
         """The tensors of a safetensors file, without fetching the rest of it."""
 
+    def checksum(self, file: str) -> str | None:
+        """The SHA-256 that a fetched file must have, in hex, or None where nobody says. Raises InvalidWeights."""
+
 
 @dataclass(frozen=True, slots=True)
 class Directory:
@@ -43,6 +47,9 @@ class Directory:
 
     def header(self, file: str) -> Mapping[str, TensorShape]:
         return read_header(self.directory / file)
+
+    def checksum(self, file: str) -> str | None:
+        return listed(self.directory, file)
 
 
 def files_in(directory: Path) -> frozenset[str]:

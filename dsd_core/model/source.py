@@ -6,6 +6,7 @@ is never run, and pickled weights are never opened.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,10 @@ INDEX = "model.safetensors.index.json"
 
 VOLATILE_SETTINGS = frozenset({"transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache"})
 """Settings that differ between copies of the same model, or that do not change what it computes."""
+
+_PART = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
+_HUB_ID = re.compile(f"({_PART}/)?{_PART}(@{_PART}(/{_PART})*)?")
+"""ID or ID@REVISION. It becomes part of paths in the cache, so nothing else gets that far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,8 @@ def _repository(model: str) -> Repository:
         return Directory(path)
     if path.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise ModelNotFound(f"there is no model directory {model}; check the path, or give a hub id like Qwen/Qwen3-8B")
+    if not _HUB_ID.fullmatch(model) or ".." in model:
+        raise ModelNotFound(f"the hub has no model {model[:100]!r}; name a directory, or an id like Qwen/Qwen3-8B")
     from dsd_core.model.hub import HubRepository
 
     return HubRepository.find(model)

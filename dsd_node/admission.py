@@ -9,8 +9,9 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
-from dsd_core.errors import DsdError, Refused
+from dsd_core.errors import DsdError, ProtocolError, Refused
 from dsd_core.network.banned_peers import BannedPeers
 from dsd_core.network.identity import PeerId
 from dsd_core.network.status import abort
@@ -50,19 +51,24 @@ class Admission(grpc.aio.ServerInterceptor):
 
     def _guarded(self, handler: Any) -> Any:
         inner = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        parse = _parser(handler.request_deserializer)
+
+        # A single request is parsed in here: gRPC would do it before anybody asked who calls, and log what it cannot parse.
+        def parsed(request: Any) -> Any:
+            return request if handler.request_streaming else parse(request)
 
         async def call(request: Any, context: Any) -> Any:
             async with self._admitted(context):
-                return await inner(request, context)
+                return await inner(parsed(request), context)
 
         async def generate(request: Any, context: Any) -> AsyncIterator[Any]:
             async with self._admitted(context):
-                async for response in inner(request, context):
+                async for response in inner(parsed(request), context):
                     yield response
 
         guarded = generate if inspect.isasyncgenfunction(inner) else call
         make = _HANDLER_MAKERS[handler.request_streaming, handler.response_streaming]
-        return make(guarded, handler.request_deserializer, handler.response_serializer)
+        return make(guarded, parse if handler.request_streaming else None, handler.response_serializer)
 
     @asynccontextmanager
     async def _admitted(self, context: Any) -> AsyncIterator[None]:
@@ -77,6 +83,8 @@ class Admission(grpc.aio.ServerInterceptor):
         self._calls[peer].add(task)
         try:
             yield
+        except DsdError as error:
+            await abort(context, error)
         except asyncio.CancelledError:
             if peer in self._banned:
                 await abort(context, _banned())
@@ -90,6 +98,16 @@ class Admission(grpc.aio.ServerInterceptor):
     def _require_not_banned(self, peer: PeerId) -> None:
         if peer in self._banned:
             raise _banned()
+
+
+def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    def parse(content: bytes) -> Any:
+        try:
+            return deserializer(content) if deserializer else content
+        except DecodeError:
+            raise ProtocolError("this is no message of the protocol; run the same release of DSD on both ends") from None
+
+    return parse
 
 
 def _banned() -> Refused:

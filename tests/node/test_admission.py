@@ -58,7 +58,6 @@ async def call_bare(channel: grpc.aio.Channel, path: str) -> DsdError:
         async with asyncio.timeout(SECONDS):
             while await call.read() is not grpc.aio.EOF:
                 pass
-            await call
     except grpc.aio.AioRpcError as failure:
         return error_of(failure, path)
     raise AssertionError(f"{path} was served")

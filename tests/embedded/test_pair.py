@@ -15,7 +15,7 @@ from dsd_core.embedded.shapes import MAX_POSITIONS, load_model
 from dsd_core.embedded.vocabulary import END_ID, VOCAB_SIZE, load_tokenizer
 from dsd_core.embedded.word_problems import Split, draw
 
-_FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+_FILES = {"config.json", "generation_config.json", "SHA256SUMS", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 
 @pytest.fixture

@@ -80,7 +80,10 @@ def resolve(model: str) -> ModelSource:
 
 
 def _repository(model: str) -> Repository:
-    path = Path(model).expanduser()
+    try:
+        path = Path(model).expanduser()
+    except RuntimeError:
+        raise ModelNotFound(f"there is no user whose home is meant by {model[:100]!r}; check the path") from None
     if path.is_dir():
         return Directory(path)
     if path.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dsd_core.errors import DsdError
@@ -159,6 +159,8 @@ class Cache:
 @example("Qwen/Qwen3-8B@../../../etc/passwd")
 @example("Qwen/Qwen3-8B@/etc/passwd")
 @example("Qwen/Qwen3-8B@main")
+@example("~nobody-of-that-name/model")
+@settings(max_examples=2000, deadline=None)
 def test_an_id_that_reaches_the_hub_stays_in_its_cache(model: str) -> None:
     import os
 

@@ -1,0 +1,130 @@
+"""Whom to believe: which blocks of an answer are checked on another chain, and what becomes of peers whose claims differ.
+
+A stage's claim is a choice, and any chain with the same model can say how good that choice is: the audit feeds it the same
+prefix and compares perturbed scores s. Nobody computes alike to the last bit, so what counts is the margin
+
+    m = s(the checker's choice) - s(the claimed choice)      m <= d: a tie      d < m <= 10 d: mild      above: gross
+
+The laws:
+1. All of a peer's first blocks are checked, then a share of max(floor, 1 / checks passed in a row). BOINC's adaptive
+   replication, but with a floor: without it patience pays.
+2. A mismatch counts only when a third chain has settled it, and then against the minority.
+3. Gross: banned at once. Mild: a strike. Strikes are never forgiven, and three of them ban. A rule that forgives, such as
+   "three of the last twenty", never catches a liar who waits (tests/core/test_audit.py shows it).
+4. Of a chain, only peers that the other two chains do without can be to blame. If that is one peer, it is; of several, nobody
+   can say which, so each gets a strike, however gross the lie was.
+"""
+
+import math
+from collections.abc import Hashable, Sequence, Set
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Generic, TypeVar
+
+from dsd_core.decoding.frames import Verdict
+from dsd_core.decoding.ids import TokenId
+
+Peer = TypeVar("Peer", bound=Hashable)
+
+BLOCK_TOKENS = 4
+PROBATION = 10
+FLOOR = 0.05
+STRIKES = 3
+GROSS = 10.0
+
+
+class Severity(IntEnum):
+    """How far a claim is from what another chain computes."""
+
+    TIE = 0
+    MILD = 1
+    GROSS = 2
+
+
+def severity(claimed: TokenId, check: Verdict, tolerance: float, *, truncated: bool) -> Severity:
+    """Of one claimed choice, by a checker's verdict with its best tokens. `tolerance` is d, in nats.
+
+    `truncated` says that top-k or top-p leave tokens out. At their edge two honest machines leave out different ones, so a
+    token that is missing altogether is then no more than mild.
+    """
+    scores = {candidate.token: candidate.score for candidate in check.top}
+    if claimed not in scores:
+        return Severity.MILD if truncated else Severity.GROSS
+    margin = check.top[0].score - scores[claimed]
+    if margin <= tolerance:
+        return Severity.TIE
+    return Severity.MILD if margin <= GROSS * tolerance else Severity.GROSS
+
+
+@dataclass(slots=True)
+class Standing:
+    """What is known of a peer."""
+
+    passed: int = 0
+    """Checks passed in a row."""
+    strikes: int = 0
+    banned: bool = False
+
+
+class AuditBook(Generic[Peer]):
+    """The standings of all peers, and the schedule and the sentences that follow from them."""
+
+    def __init__(self, floor: float = FLOOR) -> None:
+        self.floor = floor
+        self._standings: dict[Peer, Standing] = {}
+
+    def standing(self, peer: Peer) -> Standing:
+        return self._standings.setdefault(peer, Standing())
+
+    def restore(self, peer: Peer, *, strikes: int) -> None:
+        """What an earlier run has found. Checks passed are not kept: who comes back is looked at anew."""
+        self.standing(peer).strikes = strikes
+
+    @property
+    def banned(self) -> Set[Peer]:
+        return {peer for peer, standing in self._standings.items() if standing.banned}
+
+    def sample(self, chain: Sequence[Peer], draws: Sequence[float]) -> list[int]:
+        """Which blocks of an answer to check, one uniform draw in [0, 1) for each. The least trusted peer decides."""
+        least = min(self.standing(peer).passed for peer in chain)
+        chosen: list[int] = []
+        for block, draw in enumerate(draws):
+            if draw < _rate(least + len(chosen), self.floor):
+                chosen.append(block)
+        return chosen
+
+    def passed(self, chain: Sequence[Peer], blocks: int) -> None:
+        for peer in chain:
+            self.standing(peer).passed += blocks
+
+    def disputed(self, *chains: Sequence[Peer]) -> None:
+        """Two chains differ and no third is to be had: nobody is to blame, and everybody is on probation again."""
+        for peer in {peer for chain in chains for peer in chain}:
+            self.standing(peer).passed = 0
+
+    def settled(self, wrong: Sequence[Peer], right: Sequence[Sequence[Peer]], found: Severity) -> Set[Peer]:
+        """Chains in `right` agree against `wrong`. Returns the peers that this has banned."""
+        believed = {peer for chain in right for peer in chain}
+        culprits = [peer for peer in wrong if peer not in believed]
+        for peer in culprits:
+            self._sentence(self.standing(peer), found, alone=len(culprits) == 1)
+        return {peer for peer in culprits if self.standing(peer).banned}
+
+    def _sentence(self, standing: Standing, found: Severity, *, alone: bool) -> None:
+        standing.passed = 0
+        standing.strikes += 1
+        standing.banned = standing.banned or standing.strikes >= STRIKES or (found is Severity.GROSS and alone)
+
+
+def blocks_of(answer_tokens: int) -> int:
+    return math.ceil(answer_tokens / BLOCK_TOKENS)
+
+
+def positions_of(blocks: Sequence[int], answer_tokens: int) -> list[int]:
+    """Offsets into the answer of the tokens in some of its blocks."""
+    starts = (block * BLOCK_TOKENS for block in blocks)
+    return [offset for start in starts for offset in range(start, min(start + BLOCK_TOKENS, answer_tokens))]
+
+
+def _rate(passed: int, floor: float) -> float:
+    return 1.0 if passed < PROBATION else max(floor, 1 / passed)

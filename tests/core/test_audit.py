@@ -31,7 +31,13 @@ def check(*scores: float) -> Verdict:
 
 @pytest.mark.parametrize(
     ("behind", "expected"),
-    [(0.0, Severity.TIE), (D * 0.99, Severity.TIE), (D * 1.01, Severity.MILD), (D * 9.99, Severity.MILD), (D * 10.1, Severity.GROSS)],
+    [
+        (0.0, Severity.TIE),
+        (D * 0.99, Severity.TIE),
+        (D * 1.01, Severity.MILD),
+        (D * 9.99, Severity.MILD),
+        (D * 10.1, Severity.GROSS),
+    ],
 )
 def test_a_margin_decides(behind: float, expected: Severity) -> None:
     assert severity(TokenId(1), check(2.0, 2.0 - behind), D, truncated=False) is expected

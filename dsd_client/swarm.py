@@ -14,6 +14,7 @@ from dsd_core.decoding.round_trips import RoundTrips
 from dsd_core.decoding.routing import Links, Offer, chain
 from dsd_core.errors import DsdError, NoPeers, NotCovered, ProtocolError, Refused, UsageError
 from dsd_core.membership.record import PeerRecord
+from dsd_core.membership.ways import has_room, stage_seconds, stated_round_trips
 from dsd_core.network.address import Address
 from dsd_core.network.identity import PeerId
 from dsd_core.network.last_swarm import LastSwarm
@@ -45,6 +46,8 @@ class Stage:
     description: stage_pb2.DescribeResponse
     round_trip: float
     """Seconds that its answer takes, of late."""
+    record: PeerRecord | None = None
+    """What it says of itself to the swarm, where we were told."""
 
     @property
     def span(self) -> range:
@@ -53,6 +56,12 @@ class Stage:
     @property
     def dtype(self) -> DType:
         return dtype_from_wire(self.description.dtype)
+
+    @property
+    def offer(self) -> Offer:
+        if self.record is None:
+            return Offer(self.span)
+        return Offer(self.span, seconds=stage_seconds(self.record), is_full=not has_room(self.record))
 
     def __hash__(self) -> int:
         return hash(self.address)
@@ -154,7 +163,7 @@ class Swarm:
         if address in self._records:
             require_true(self._records[address], description)
         _require_model(description, address, manifest_hash)
-        return Stage(address, peer, channel, description, self._round_trips.seconds()[address])
+        return Stage(address, peer, channel, description, self._round_trips.seconds()[address], self._records.get(address))
 
     async def _channel(self, address: Address) -> tuple[PeerId, grpc.aio.Channel]:
         """To the peer that was named, or else to whoever was met at the address first."""
@@ -207,12 +216,17 @@ def _route(stages: Sequence[Stage], failures: Sequence[BaseException]) -> tuple[
     if not stages:
         raise failures[0]
     try:
-        links = Links({stage: stage.round_trip for stage in stages})
-        return chain({stage: Offer(stage.span) for stage in stages}, stages[0].description.num_layers, links)
+        return chain({stage: stage.offer for stage in stages}, stages[0].description.num_layers, links_of(stages))
     except NotCovered:
         if failures:
             raise failures[0] from None
         raise
+
+
+def links_of(stages: Sequence[Stage]) -> Links[Stage]:
+    """As far as we, and they, have measured them."""
+    stated = stated_round_trips({stage: stage.record for stage in stages if stage.record is not None})
+    return Links({stage: stage.round_trip for stage in stages}, stated)
 
 
 def _require_model(said: stage_pb2.DescribeResponse, address: Address, manifest_hash: str) -> None:

@@ -28,6 +28,6 @@ def stage_seconds(record: PeerRecord) -> float:
     return record.capacity.frame_seconds + FRAME_NODES * record.capacity.node_seconds
 
 
-def has_room(record: PeerRecord, positions: int) -> bool:
-    """For one more session of so many positions, by what the peer said last."""
-    return record.capacity.free_positions >= positions
+def has_room(record: PeerRecord) -> bool:
+    """For one more session, by what the peer said last."""
+    return record.capacity.free_positions > 0

@@ -1,15 +1,31 @@
 """Which chain a conversation takes, over links that have a length."""
 
+import itertools
 from contextlib import AsyncExitStack
+from unittest.mock import NonCallableMock
+
+import grpc.aio
 
 from benchmarks.links import Link
 from dsd_client import Client
+from dsd_client.swarm import Stage, links_of
 from dsd_core.decoding.round_trips import REMEMBERED
+from dsd_core.decoding.routing import chain
+from dsd_core.membership.ids import handle_of
+from dsd_core.membership.record import Capacity, PeerRecord
 from dsd_core.network.address import Address
-from tests.conftest import InProcessSwarm, TinyModel
+from dsd_core.network.identity import Identity
+from dsd_core.wire.v1 import stage_pb2
+from tests.conftest import CALLER, LAYERS, InProcessSwarm, TinyModel
+from tests.membership.conftest import record_of
 
 FAR = 0.05
 """Seconds one way."""
+NO_CHANNEL = NonCallableMock(grpc.aio.Channel)
+QUICK = Capacity(10, 10, 0.001, 0.0)
+PEERS = {name: Identity.ephemeral() for name in "abc"}
+
+ports = itertools.count(4100)
 
 
 async def behind_links(stack: AsyncExitStack, swarm: InProcessSwarm) -> list[Link]:
@@ -48,3 +64,36 @@ async def test_new_conversations_follow_links_that_drift(
         one.delay, other.delay = FAR, 0.0
         routes = [await route(client, prompt) for _ in range(REMEMBERED)]
         assert routes[-1] == [str(other.address)]
+
+
+def stage(layers: range, record: PeerRecord | None, round_trip: float = 0.01) -> Stage:
+    said = stage_pb2.DescribeResponse(first_layer=layers.start, end_layer=layers.stop)
+    address = Address("127.0.0.1", next(ports))
+    return Stage(address, record.peer if record else CALLER.peer_id, NO_CHANNEL, said, round_trip, record)
+
+
+def taken(*stages: Stage) -> list[Stage]:
+    return list(chain({stage: stage.offer for stage in stages}, LAYERS, links_of(stages)))
+
+
+def record(identity: Identity, capacity: Capacity = QUICK, **far: float) -> PeerRecord:
+    return record_of(identity, capacity=capacity, round_trips={handle_of(PEERS[name].peer_id): far[name] for name in far})
+
+
+def test_a_stage_that_says_that_it_is_slow_or_full_is_gone_round() -> None:
+    slow = stage(range(LAYERS), record(PEERS["a"], Capacity(10, 10, 0.2, 0.05)))
+    full = stage(range(LAYERS), record(PEERS["b"], Capacity(0, 10)))
+    quick = stage(range(LAYERS), record(PEERS["c"]), round_trip=0.1)
+    assert taken(slow, full, quick) == [quick]
+    assert taken(full, slow) == [slow]
+
+
+def test_links_between_stages_are_those_that_they_state() -> None:
+    first = stage(range(2), record(PEERS["a"], b=0.4, c=0.002))
+    far, near = stage(range(2, 4), record(PEERS["b"])), stage(range(2, 4), record(PEERS["c"]), round_trip=0.1)
+    assert taken(first, far, near) == [first, near]
+
+
+def test_a_stage_that_nobody_has_told_us_of_is_taken_as_it_is() -> None:
+    alone = stage(range(LAYERS), None)
+    assert taken(alone) == [alone]

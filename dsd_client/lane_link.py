@@ -8,14 +8,14 @@ import grpc.aio
 
 from dsd_client.swarm import CALL_SECONDS, Stage
 from dsd_core.decoding.events import VerdictsArrived
-from dsd_core.decoding.frames import Frame
+from dsd_core.decoding.frames import ComputeTime, Frame
 from dsd_core.decoding.ids import LaneId
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError, PeerLost, TimedOut
 from dsd_core.network.identity import public_bytes_of
 from dsd_core.network.status import error_of, unreachable
 from dsd_core.network.stubs import stage_stub
-from dsd_core.wire.codec import SESSION_ID_BYTES, ComputeTime, frame_to_wire, rule_to_wire, verdicts_from_wire
+from dsd_core.wire.codec import SESSION_ID_BYTES, frame_to_wire, rule_to_wire, verdicts_from_wire
 from dsd_core.wire.v1 import stage_pb2
 
 IDLE_SECONDS = 1800

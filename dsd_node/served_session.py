@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dsd_core.decoding.frames import Frame
+from dsd_core.decoding.frames import ComputeTime, Frame
 from dsd_core.decoding.stage_tree import StageTree
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError, PeerLost, ProtocolError, Refused, TimedOut
 from dsd_core.model import tensors
 from dsd_core.model.kv import KvStore
 from dsd_core.network.identity import PeerId
-from dsd_core.wire.codec import ComputeTime, frame_from_wire, frame_to_wire, time_from_wire, verdicts_to_wire
+from dsd_core.wire.codec import frame_from_wire, frame_to_wire, time_from_wire, verdicts_to_wire
 from dsd_core.wire.hidden import HiddenStates, hidden_from_wire, hidden_to_wire
 from dsd_core.wire.v1 import stage_pb2
 from dsd_node.downstream import Downstream

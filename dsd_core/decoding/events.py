@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from dsd_core.decoding.frames import Frame, Verdict
+from dsd_core.decoding.frames import ComputeTime, Frame, Verdict
 from dsd_core.decoding.ids import DraftId, LaneId, NodeId, TokenId
 
 
@@ -96,6 +96,8 @@ class VerdictsArrived:
 
     lane: LaneId
     verdicts: tuple[Verdict, ...]
+    time: ComputeTime = ComputeTime()
+    """What the stages spent on the frame."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,3 +45,14 @@ class Verdict:
     margin: float
     top: tuple[Candidate, ...] = ()
     entropy: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeTime:
+    """What the stages have spent on a frame so far: in all, and at the slowest. Seconds."""
+
+    total: float = 0.0
+    slowest: float = 0.0
+
+    def plus(self, seconds: float) -> "ComputeTime":
+        return ComputeTime(self.total + seconds, max(self.slowest, seconds))

@@ -11,11 +11,22 @@ class LineFit:
     """
 
     memory: float = 32.0
+    scatter: float = 0.0
+    """The sum of squared deviations of x below which the slope is not forgotten: where x hardly differ nothing new is learnt."""
     weight: float = 0.0
     mean_x: float = 0.0
     mean_y: float = 0.0
     _xx: float = 0.0
     _xy: float = 0.0
+
+    def assume(self, x: float, y: float, growth: float) -> None:
+        """Before the first point: the line through (x, y) that grows by the share `growth` of its value at 1 for each x.
+
+        The first point takes its place; its slope, with the weight of `scatter`, yields to points as their x differ.
+        """
+        self.mean_x, self.mean_y = x, y
+        self._xx = self.scatter
+        self._xy = self.scatter * y * growth / (1 + growth * (x - 1))
 
     def add(self, x: float, y: float) -> None:
         keep = 1.0 - 1.0 / self.memory
@@ -24,6 +35,8 @@ class LineFit:
         dx, dy = x - self.mean_x, y - self.mean_y
         self.mean_x += share * dx
         self.mean_y += share * dy
+        if self._xx <= self.scatter:
+            keep = 1.0
         self._xx = keep * self._xx + dx * (x - self.mean_x)
         self._xy = keep * self._xy + dx * (y - self.mean_y)
 

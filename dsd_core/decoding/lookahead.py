@@ -4,15 +4,15 @@ The session is the mechanism and knows no strategy. Its laws hold under every po
 a policy sends goes out behind the committed tokens that the lane has not seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from dsd_core.decoding.events import Origin
-from dsd_core.decoding.ids import LaneId, NodeId
+from dsd_core.decoding.frames import ComputeTime
+from dsd_core.decoding.ids import LaneId, NodeId, TokenId
 from dsd_core.decoding.lane import Lane
 from dsd_core.decoding.line_fit import LineFit
-from dsd_core.decoding.tree import TokenTree
+from dsd_core.decoding.tree import TokenTree, TreeNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,28 @@ class View:
     """The drafter is at work."""
     remaining: int
     """Tokens that may still be committed."""
+    now: float
+    capacity: int
+    """Positions that the stages hold."""
 
     @property
     def tip_sent(self) -> bool:
         """The leading lane has been asked what follows the tip."""
         return self.lanes[0].has_seen(self.tree.tip.id)
+
+    def is_sent(self, node: NodeId) -> bool:
+        """A lane that serves has been asked what follows the node."""
+        return any(lane.has_seen(node) for lane in self.lanes)
+
+    @property
+    def deepest(self) -> int:
+        """The last position whose verdict can be of use."""
+        return self.tree.tip.position + self.remaining - 1
+
+    def has_room(self, drafts: int) -> bool:
+        """Whether the stages can hold so many drafts beside those that they hold."""
+        free = self.capacity - len(self.tree) + 1
+        return drafts <= free or drafts <= free + sum(not self.is_sent(node.id) for node in self.tree.drafts())
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +72,43 @@ class Verify:
 Move = Propose | Verify
 
 
-class Lookahead(Protocol):
+class Lookahead:
     """A policy. `moves` is asked after each event; the other methods tell it what happened."""
 
-    def moves(self, view: View) -> Sequence[Move]: ...
+    wake_at: float | None = None
+    """When to ask again though nothing has happened. None: not before something does."""
 
-    def on_drafted(self, tokens: int, seconds: float) -> None: ...
+    def moves(self, view: View) -> Sequence[Move]:
+        raise NotImplementedError
 
-    def on_round_trip(self, nodes: int, seconds: float) -> None: ...
+    def on_drafted(self, tokens: int, seconds: float) -> None:
+        """The drafter has proposed so many tokens, so long after it was asked. It had no prompt to read."""
 
-    def on_committed(self, origin: Origin) -> None: ...
+    def on_round_trip(self, nodes: int, seconds: float) -> None:
+        """A frame of so many nodes, neither a prompt's nor one to catch up, was answered."""
+
+    def on_verdicts(self, lane: LaneId, nodes: Sequence[NodeId | None], time: ComputeTime, now: float) -> None:
+        """A lane's verdicts for these nodes came, None for what is forgotten; the stages have spent `time` on them."""
+
+    def on_judged(self, candidates: Sequence[TreeNode], choice: TokenId) -> None:
+        """The target has chosen where these, at least one, had been drafted."""
+
+    def on_committed(self, origin: Origin) -> None:
+        """One more token is there."""
+
+    def report(self) -> Mapping[str, float]:
+        """What it has found out, for statistics that say why."""
+        return {}
 
 
-class Plain:
+class Plain(Lookahead):
     """`off`: one token a traversal."""
 
     def moves(self, view: View) -> Sequence[Move]:
         return () if view.tip_sent else (Verify(view.lanes[0].id),)
 
-    def on_drafted(self, tokens: int, seconds: float) -> None:
-        pass
 
-    def on_round_trip(self, nodes: int, seconds: float) -> None:
-        pass
-
-    def on_committed(self, origin: Origin) -> None:
-        pass
-
-
-class Blocking:
+class Blocking(Lookahead):
     """`blocking`: draft, send the tip and its drafts as one frame, wait for the verdicts (Leviathan et al., arXiv 2211.17192).
 
     A fully accepted frame yields the bonus token: k drafts make between 1 and k + 1 tokens a round. A prompt goes out at
@@ -113,26 +138,11 @@ class Blocking:
         self._length.on_committed(origin)
 
 
-class DraftLength(Protocol):
-    """How many tokens to draft before the next frame."""
-
-    def next(self) -> int: ...
-
-    def on_drafted(self, tokens: int, seconds: float) -> None: ...
-
-    def on_round_trip(self, nodes: int, seconds: float) -> None: ...
-
-    def on_committed(self, origin: Origin) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class FixedLength:
-    """Always k tokens."""
-
-    k: int
+class DraftLength:
+    """How many tokens to draft before the next frame. It is told what happened as a policy is."""
 
     def next(self) -> int:
-        return self.k
+        raise NotImplementedError
 
     def on_drafted(self, tokens: int, seconds: float) -> None:
         pass
@@ -144,8 +154,18 @@ class FixedLength:
         pass
 
 
-@dataclass(slots=True)
-class AdaptiveLength:
+@dataclass(frozen=True)
+class FixedLength(DraftLength):
+    """Always k tokens."""
+
+    k: int
+
+    def next(self) -> int:
+        return self.k
+
+
+@dataclass
+class AdaptiveLength(DraftLength):
     """The k that promises the least time a token, from what was measured so far:
 
         (k t_d + L(k + 1)) / E        E = (1 - p^(k+1)) / (1 - p), the tokens a round yields

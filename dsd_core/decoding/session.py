@@ -149,7 +149,9 @@ class Session:
 
     @property
     def deadline(self) -> float | None:
-        return self._lanes.deadline if self.answering else None
+        if not self.answering:
+            return None
+        return min((time for time in (self._lanes.deadline, self._policy.wake_at) if time is not None), default=None)
 
     def step(self, event: Event, now: float) -> list[Action]:
         """Take note of an event and return what to do. Raises PromptTooLong, UsageError or ProtocolError."""
@@ -237,8 +239,9 @@ class Session:
             return
         lane.answered, lane.overdue = True, False
         lane.clock.heard(now)
-        for verdict in arrived.verdicts:
-            node_id = lane.node(verdict.node)
+        nodes = [lane.node(verdict.node) for verdict in arrived.verdicts]
+        self._policy.on_verdicts(lane.id, nodes, arrived.time, now)
+        for verdict, node_id in zip(arrived.verdicts, nodes, strict=True):
             if node_id is None:
                 continue  # The place was decided otherwise while the verdict was on its way.
             self._measure(lane, node_id, now)
@@ -305,6 +308,8 @@ class Session:
         origin = self._origin(tip, hit, forgiven)
         node = hit or (forgiven.node if forgiven else self.tree.add(tip.id, verdict.choice))
         drift = forgiven.drift if forgiven else 0.0
+        if tip.children:
+            self._policy.on_judged([self.tree[child] for child in tip.children], node.token)
         self._count_waste(below for below in self.tree.drafts() if not self._is_below(below, node))
         self.tree.commit(node)
         for lane in self._lanes.all:
@@ -360,6 +365,8 @@ class Session:
             is_prompt=not answer.begun,
             drafting=self._drafting is not None,
             remaining=answer.remaining,
+            now=now,
+            capacity=self.config.capacity,
         )
         for move in self._policy.moves(view):
             match move:

@@ -5,7 +5,8 @@
 Only the path is certain. Everything below the tip is a guess; everything that is neither is forgotten.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dsd_core.decoding.contexts import Contexts
@@ -93,6 +94,11 @@ class TokenTree:
             node = self._nodes[queue.pop(0)]
             yield node
             queue.extend(node.children)
+
+    def since(self, latest: NodeId) -> Iterable[TreeNode]:
+        """The nodes that were added after `latest`, in that order."""
+        younger = itertools.takewhile(lambda node: node.id > latest, reversed(self._nodes.values()))
+        return reversed(list(younger))
 
     def path_back(self) -> Iterator[TreeNode]:
         """The committed nodes, last to first."""

@@ -5,10 +5,9 @@ Repeated fields are measured before they are walked: a small message can claim a
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
-from dsd_core.decoding.frames import Candidate, Frame, FrameNode, Verdict
+from dsd_core.decoding.frames import Candidate, ComputeTime, Frame, FrameNode, Verdict
 from dsd_core.decoding.ids import NodeId, TokenId
 from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.target import ChoiceRule
@@ -18,17 +17,6 @@ from dsd_core.wire.v1 import stage_pb2
 MAX_FRAME_NODES = 4096
 MAX_TOP_COUNT = 8
 SESSION_ID_BYTES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class ComputeTime:
-    """What the stages have spent on a frame so far: in all, and at the slowest. Seconds."""
-
-    total: float = 0.0
-    slowest: float = 0.0
-
-    def plus(self, seconds: float) -> "ComputeTime":
-        return ComputeTime(self.total + seconds, max(self.slowest, seconds))
 
 
 def session_id_from_wire(session_id: bytes) -> bytes:

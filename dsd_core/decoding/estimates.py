@@ -1,0 +1,115 @@
+"""What a session has measured of its drafter, its stages, its network and its text. Everything old fades."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dsd_core.decoding.frames import ComputeTime
+from dsd_core.decoding.ids import TokenId
+from dsd_core.decoding.line_fit import LineFit
+from dsd_core.decoding.plan import Measurements
+from dsd_core.decoding.reliability import Reliability
+from dsd_core.decoding.tree import TreeNode
+
+_GROWTH = 0.1
+"""What a node more of a frame, or a branch more of a draft step, is taken to add until sizes have differed."""
+_KEEP = 1 - 1 / 256
+_SUREST = 0.99
+
+
+def _line() -> LineFit:
+    return LineFit(scatter=8.0)
+
+
+class Transit:
+    """Seconds that a frame spends outside of computing: on links and in queues. Queues only add, so the lower quartile of the
+    latest 64 stands for the links."""
+
+    def __init__(self) -> None:
+        self._latest: deque[float] = deque(maxlen=64)
+        self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._latest.append(max(0.0, seconds))
+        self.seconds = sorted(self._latest)[len(self._latest) // 4]
+
+
+@dataclass(slots=True)
+class Estimates:
+    """Told what happened; asked for `measurements` once `known`."""
+
+    reliability: Reliability = field(default_factory=Reliability)
+    _draft: LineFit = field(default_factory=_line)
+    """A draft step, by its branches."""
+    _slowest: LineFit = field(default_factory=_line)
+    """A frame at the slowest stage, by its nodes."""
+    _compute: LineFit = field(default_factory=_line)
+    """The same over all stages."""
+    _transit: Transit = field(default_factory=Transit)
+    _known: bool = False
+    _right: float = 3.5
+    _judged: float = 5.0
+
+    @property
+    def known(self) -> bool:
+        """A frame has been answered."""
+        return self._known
+
+    @property
+    def acceptance(self) -> float:
+        """p, which starts at 0.7 with the weight of five tokens."""
+        return min(self._right / self._judged, _SUREST)
+
+    @property
+    def branch_share(self) -> float:
+        """What a branch more adds to a draft step, as a share of a step for one."""
+        step = self._draft.at(1)
+        return self._draft.slope / step if step > 0 else _GROWTH
+
+    def service(self, nodes: int) -> float:
+        """Seconds of a frame at the slowest stage."""
+        return self._slowest.at(nodes)
+
+    def round_trip(self, nodes: int) -> float:
+        """Seconds of a frame that meets no other."""
+        return self._transit.seconds + self._compute.at(nodes)
+
+    def measurements(self) -> Measurements:
+        return Measurements(
+            acceptance=self.acceptance,
+            draft_seconds=self._draft.at(1),
+            launch_seconds=max(0.0, self._slowest.at(1) - self._slowest.slope),
+            node_seconds=self._slowest.slope,
+            pipeline_node_seconds=max(self._compute.slope, self._slowest.slope),
+            round_trip_seconds=self.round_trip(1),
+        )
+
+    def on_drafted(self, branches: int, seconds: float) -> None:
+        """A draft step took so long."""
+        if not self._draft.weight:
+            self._draft.assume(branches, seconds, _GROWTH)
+        self._draft.add(branches, seconds)
+
+    def on_answered(self, nodes: int, seconds: float, time: ComputeTime, *, is_usual: bool) -> None:
+        """Verdicts for so many nodes of a frame came `seconds` after it was sent.
+
+        A prompt's frame is not usual: of another size, and the first of all, when nothing is warm. It gives a first guess.
+        """
+        if not is_usual and self._known:
+            return
+        self._known = True
+        self._transit.add(seconds - time.total)
+        for fit, spent in ((self._slowest, time.slowest), (self._compute, time.total)):
+            if not fit.weight:
+                fit.assume(nodes, spent, _GROWTH)
+            if is_usual:
+                fit.add(nodes, spent)
+
+    def on_judged(self, candidates: Sequence[TreeNode], choice: TokenId) -> None:
+        """The target has chosen where these had been drafted."""
+        for node in candidates:
+            self.reliability.judge(node.rank, node.confidence, right=node.token == choice)
+        if candidates:
+            first_was_right = any(node.rank == 0 and node.token == choice for node in candidates)
+            self._right = _KEEP * self._right + first_was_right
+            self._judged = _KEEP * self._judged + 1

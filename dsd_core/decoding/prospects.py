@@ -1,0 +1,89 @@
+"""The drafts of a session in order of worth: by the chance that the target will commit them."""
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import exp, log
+
+from dsd_core.decoding.ids import ROOT, NodeId
+from dsd_core.decoding.reliability import Reliability
+from dsd_core.decoding.tree import TokenTree, TreeNode
+
+_NEVER = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """A node, and the chance that it will be committed, given the tip."""
+
+    node: TreeNode
+    probability: float
+
+
+class Prospects:
+    """Two queues over one tree, the likeliest first: drafts to be sent, and ends to draft after.
+
+    Best-first search by joint probability (SpecExec, arXiv 2406.02532): parents come before their children. A node's worth is
+    a sum of logarithms that starts somewhere on the committed path, so it stands when the tip moves on.
+    """
+
+    def __init__(self, tree: TokenTree, reliability: Reliability) -> None:
+        self._tree = tree
+        self._reliability = reliability
+        self._worth: dict[NodeId, float] = {}
+        self._latest = ROOT
+        self._unsent: list[tuple[float, NodeId]] = []
+        self._ends: list[tuple[float, NodeId]] = []
+
+    def refresh(self) -> None:
+        """Take in what the tree has gained. Where the tip is none of the drafts they are all gone, and it starts anew."""
+        tip = self._tree.tip.id
+        if tip not in self._worth or len(self._worth) > 2 * len(self._tree) + 64:
+            self.start_anew()
+        for node in self._tree.since(self._latest):
+            self._add(node)
+
+    def start_anew(self) -> None:
+        """Every draft is unsent again."""
+        tip = self._tree.tip
+        self._worth = {tip.id: 0.0}
+        self._unsent, self._ends = [], [(0.0, tip.id)]
+        self._latest = tip.id
+
+    @property
+    def waiting(self) -> int:
+        """At most so many are to be sent."""
+        return len(self._unsent)
+
+    def best_unsent(self, is_done: Callable[[TreeNode], bool]) -> Prospect | None:
+        """The likeliest draft that is not done, by `is_done`: what is done once is done for good."""
+        return self._best(self._unsent, is_done)
+
+    def best_end(self, is_done: Callable[[TreeNode], bool]) -> Prospect | None:
+        """The likeliest node to draft after, the tip among them, likewise."""
+        return self._best(self._ends, is_done)
+
+    def take_unsent(self) -> None:
+        """The best is being sent."""
+        heapq.heappop(self._unsent)
+
+    def take_end(self) -> None:
+        """The best is being drafted after."""
+        heapq.heappop(self._ends)
+
+    def _best(self, queue: list[tuple[float, NodeId]], is_done: Callable[[TreeNode], bool]) -> Prospect | None:
+        while queue:
+            worth, node = queue[0]
+            if node in self._tree and not is_done(self._tree[node]):
+                return Prospect(self._tree[node], exp(-worth - self._worth[self._tree.tip.id]))
+            heapq.heappop(queue)
+        return None
+
+    def _add(self, node: TreeNode) -> None:
+        self._latest = node.id
+        above = self._worth.get(node.parent)
+        if above is not None:
+            worth = above + log(max(_NEVER, self._reliability.belief(node.rank, node.confidence)))
+            self._worth[node.id] = worth
+            heapq.heappush(self._unsent, (-worth, node.id))
+            heapq.heappush(self._ends, (-worth, node.id))

@@ -132,4 +132,5 @@ class _Clock:
             reroutes=0,
             seed=rule.params.seed or 0,
             acceptance_mode="exact",
+            policy=self._conversation.session.report(),
         )

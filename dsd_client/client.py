@@ -25,6 +25,7 @@ from dsd_core import embedded
 from dsd_core.decoding.lookahead import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
 from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.session import Session, SessionConfig
+from dsd_core.decoding.streaming import CANDIDATES, Streaming
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import OutOfCapacity, UsageError
 from dsd_core.network.last_swarm import LastSwarm
@@ -34,6 +35,9 @@ from dsd_core.wire.codec import MAX_TOP_COUNT
 
 FRAME_BYTES = 1 << 20
 LONGEST_LOOKAHEAD = 64
+MOST_CANDIDATES = 8
+BRANCH_SLACK = 256
+"""Positions that a session reserves for branches, beside those of its text."""
 MAX_NEW_TOKENS = 256
 TIMEOUT_SECONDS = 60.0
 
@@ -46,9 +50,11 @@ class ConversationOptions(TypedDict, total=False):
     sampling: SamplingParams | None
     """Defaults to the model's own generation settings."""
     speculation: str
-    """"blocking", the default, or "off"."""
+    """"streaming", the default, "blocking" or "off"."""
     lookahead: int | None
-    """Tokens drafted before a frame is sent. None, the default: as many as pay."""
+    """The most tokens of a frame. None, the default: as many as pay."""
+    candidates: int
+    """How many candidates for a position `streaming` drafts, up to 8; 4 is the default, and 1 makes no branches."""
     logprobs: int
     """How many of the target's best tokens to report with each, up to 8."""
     choice_index: int
@@ -156,15 +162,18 @@ class Client:
     async def conversation(self, *, positions: int, **options: Unpack[ConversationOptions]) -> AsyncIterator[AnswerStream]:
         """A session of `positions` tokens in all, prompts and answers, that may be asked repeatedly."""
         _check(positions, options)
-        policy = _policy(options.get("speculation", "blocking"), options.get("lookahead"))
+        candidates = options.get("candidates", CANDIDATES)
+        policy = _policy(options.get("speculation", "streaming"), options.get("lookahead"), candidates)
         if self._drafter is None:
             policy = Plain()
         sampling = options.get("sampling") or self.target.sampling
         rule = _rule(sampling, options.get("logprobs", 0), options.get("choice_index", 0))
         assert self._swarm is not None
         stages = await self._swarm.chain(self.target.manifest_hash)
-        # Nothing on top for drafts: a frame never reaches further than the answer may.
-        capacity = min(positions, stages[0].description.max_positions)
+        # A frame never reaches further than the answer may, so a single line of drafts takes nothing on top.
+        slack = BRANCH_SLACK if isinstance(policy, Streaming) and candidates > 1 else 0
+        most = stages[0].description.max_positions
+        capacity = min(positions + slack, most)
         link = await self._open(stages, rule, capacity)
         try:
             drafts = self._drafter if not isinstance(policy, Plain) else None
@@ -174,6 +183,7 @@ class Client:
             raise
         config = SessionConfig(
             capacity=capacity,
+            draft_slack=capacity - min(positions, most),
             chunk=_chunk(stages[0].description.hidden_size),
             round_seconds=self._timeout,
             near_tie_nats=_NEAR_TIE_NATS[stages[0].dtype.value],
@@ -210,16 +220,20 @@ def _check(positions: int, options: ConversationOptions) -> None:
         raise UsageError(f"a session of {positions} positions holds nothing; ask for at least 1 token")
 
 
-def _policy(speculation: str, lookahead: int | None) -> Lookahead:
+def _policy(speculation: str, lookahead: int | None, candidates: int) -> Lookahead:
     if lookahead is not None and not 1 <= lookahead <= LONGEST_LOOKAHEAD:
         raise UsageError(f"lookahead is {lookahead}; it must be between 1 and {LONGEST_LOOKAHEAD}")
+    if not 1 <= candidates <= MOST_CANDIDATES:
+        raise UsageError(f"candidates is {candidates}; it must be between 1 and {MOST_CANDIDATES}")
     match speculation:
         case "off":
             return Plain()
         case "blocking":
             return Blocking(AdaptiveLength() if lookahead is None else FixedLength(lookahead))
+        case "streaming":
+            return Streaming(candidates, lookahead)
         case _:
-            raise UsageError(f"there is no speculation {speculation!r}; use blocking or off")
+            raise UsageError(f"there is no speculation {speculation!r}; use streaming, blocking or off")
 
 
 def _rule(sampling: SamplingParams, logprobs: int, choice_index: int) -> ChoiceRule:

@@ -28,7 +28,10 @@ class Mode:
 
 OFF = Mode("off", {"speculation": "off"})
 BLOCKING = Mode("blocking", {"speculation": "blocking"})
-MODES: tuple[Mode, ...] = (OFF, BLOCKING)
+LINEAR = Mode("linear", {"speculation": "streaming", "candidates": 1})
+"""Streaming as in the DSI paper: without branches."""
+STREAMING = Mode("streaming", {"speculation": "streaming"})
+MODES: tuple[Mode, ...] = (OFF, BLOCKING, LINEAR, STREAMING)
 
 
 @dataclass(frozen=True, slots=True)

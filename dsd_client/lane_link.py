@@ -15,7 +15,7 @@ from dsd_core.errors import DsdError, PeerLost, TimedOut
 from dsd_core.network.identity import public_bytes_of
 from dsd_core.network.status import error_of, unreachable
 from dsd_core.network.stubs import stage_stub
-from dsd_core.wire.codec import SESSION_ID_BYTES, frame_to_wire, rule_to_wire, verdicts_from_wire
+from dsd_core.wire.codec import SESSION_ID_BYTES, frame_to_wire, rule_to_wire, time_from_wire, verdicts_from_wire
 from dsd_core.wire.v1 import stage_pb2
 
 IDLE_SECONDS = 1800
@@ -77,8 +77,8 @@ class LaneLink:
         try:
             async for message in self._verdicts:
                 self.bytes_received += message.ByteSize()
-                self.compute = ComputeTime(message.compute_micros / 1e6, message.slowest_micros / 1e6)
-                yield VerdictsArrived(self.lane, verdicts_from_wire(message, vocab_size=self._vocab_size))
+                self.compute = time_from_wire(message)
+                yield VerdictsArrived(self.lane, verdicts_from_wire(message, vocab_size=self._vocab_size), self.compute)
         except grpc.aio.AioRpcError as failure:
             raise await self._reason(error_of(failure, f"the stage at {self.route[-1]}")) from None
         raise await self._reason()

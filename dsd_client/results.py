@@ -1,5 +1,6 @@
 """What an answer is made of."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,6 +73,8 @@ class Stats:
     reroutes: int
     seed: int
     acceptance_mode: str
+    policy: Mapping[str, float]
+    """What speculation went by: p, times in seconds, the plan. Empty in `off`."""
 
     @property
     def acceptance(self) -> float:

@@ -109,6 +109,7 @@ class _Talk:
                 sampling=replace(target.sampling, **self._options.sampling),
                 speculation=self._options.speculation,
                 lookahead=self._options.lookahead,
+                candidates=self._options.candidates,
             )
         )
         return self._answers

@@ -15,7 +15,7 @@ from dsd_core import embedded
 
 NODES = 3
 MAX_NEW_TOKENS = 96
-MODES = ("off", "blocking")
+MODES = ("off", "blocking", "streaming")
 PROMPTS = (
     "Question: Mia has 12 shells. She finds 7 more, and then gives 5 to Tom. How many shells does Mia have?\nAnswer:",
     "Question: A baker bakes 6 trays with 8 rolls each. He sells 30 rolls. How many rolls are left?\nAnswer:",

@@ -21,6 +21,7 @@ async def generate(options: AnswerOptions, prompt: str, logprobs: int, form: str
             sampling=replace(client.target.sampling, **options.sampling),
             speculation=options.speculation,
             lookahead=options.lookahead,
+            candidates=options.candidates,
             logprobs=logprobs,
         ) as answers:
             try:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from dsd_core import data_dirs
+from dsd_core.decoding.streaming import CANDIDATES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -29,15 +30,23 @@ _SWARM_OPTIONS = [
 _MODE_OPTIONS = [
     click.option(
         "--speculation",
-        type=click.Choice(["off", "blocking"]),
-        default="blocking",
+        type=click.Choice(["off", "blocking", "streaming"]),
+        default="streaming",
         show_default=True,
-        help="off: a token a traversal; blocking: draft, verify, repeat.",
+        help="off: a token a traversal; blocking: draft, verify, repeat; streaming: draft on while the stages verify.",
+    ),
+    click.option(
+        "--candidates",
+        type=int,
+        default=CANDIDATES,
+        show_default=True,
+        metavar="N",
+        help="How many for a position streaming drafts; 1 to 8.",
     ),
 ]
 
 _ANSWER_OPTIONS = [
-    click.option("--lookahead", type=int, metavar="K", help="Tokens drafted before a frame. [default: as many as pay]"),
+    click.option("--lookahead", type=int, metavar="K", help="The most tokens of a frame. [default: as many as pay]"),
     click.option("--max-new-tokens", type=int, default=256, show_default=True, metavar="N"),
     click.option("--temperature", type=float, metavar="T", help="0 is greedy. [default: the model's own settings, else 0]"),
     click.option("--top-p", type=float, metavar="P"),
@@ -77,6 +86,7 @@ class AnswerOptions:
     insecure_loopback: bool
     speculation: str
     lookahead: int | None
+    candidates: int
     max_new_tokens: int
     stop: tuple[str, ...]
     sampling: Mapping[str, Any]
@@ -106,6 +116,7 @@ class AnswerOptions:
             insecure_loopback=given["insecure_loopback"],
             speculation=given["speculation"],
             lookahead=given["lookahead"],
+            candidates=given.get("candidates", CANDIDATES),
             max_new_tokens=given["max_new_tokens"],
             stop=given["stop"],
             sampling={name: given[name] for name in _SAMPLING if given[name] is not None},

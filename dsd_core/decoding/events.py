@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from dsd_core.decoding.frames import ComputeTime, Frame, Verdict
+from dsd_core.decoding.frames import NO_TIME, ComputeTime, Frame, Verdict
 from dsd_core.decoding.ids import DraftId, LaneId, NodeId, TokenId
 
 
@@ -96,7 +96,7 @@ class VerdictsArrived:
 
     lane: LaneId
     verdicts: tuple[Verdict, ...]
-    time: ComputeTime = ComputeTime()
+    time: ComputeTime = NO_TIME
     """What the stages spent on the frame."""
 
 

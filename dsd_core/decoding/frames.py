@@ -56,3 +56,6 @@ class ComputeTime:
 
     def plus(self, seconds: float) -> "ComputeTime":
         return ComputeTime(self.total + seconds, max(self.slowest, seconds))
+
+
+NO_TIME = ComputeTime()

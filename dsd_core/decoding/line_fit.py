@@ -12,7 +12,7 @@ class LineFit:
 
     memory: float = 32.0
     scatter: float = 0.0
-    """The sum of squared deviations of x below which the slope is not forgotten: where x hardly differ nothing new is learnt."""
+    """Squared deviations of x, summed, below which the slope is not forgotten: where x hardly differ nothing is learnt."""
     weight: float = 0.0
     mean_x: float = 0.0
     mean_y: float = 0.0

@@ -16,7 +16,7 @@ Laws (design, section 4):
 4. For the same state, the same event gives the same actions. Nothing here reads a clock, draws a number or logs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dsd_core.decoding.acceptance import Acceptance, Exact, Forgiven
@@ -142,6 +142,8 @@ class Session:
         self._drafting: _Request | None = None
         self._next_draft = DraftId(1)
         self._answer: _Answer | None = None
+        self._wake_at: float | None = None
+        """When the policy is to be asked again at the latest."""
 
     @property
     def answering(self) -> bool:
@@ -151,7 +153,11 @@ class Session:
     def deadline(self) -> float | None:
         if not self.answering:
             return None
-        return min((time for time in (self._lanes.deadline, self._policy.wake_at) if time is not None), default=None)
+        return min((time for time in (self._lanes.deadline, self._wake_at) if time is not None), default=None)
+
+    def report(self) -> Mapping[str, float]:
+        """What the policy has found out: statistics that say why."""
+        return self._policy.report()
 
     def step(self, event: Event, now: float) -> list[Action]:
         """Take note of an event and return what to do. Raises PromptTooLong, UsageError or ProtocolError."""
@@ -357,6 +363,7 @@ class Session:
 
     def _move(self, answer: _Answer, now: float) -> list[Action]:
         lanes, actions = self._lanes.serving(), list[Action]()
+        self._wake_at = None
         if not lanes:
             return actions
         view = View(
@@ -374,6 +381,7 @@ class Session:
                     actions.append(self._draft(move, now, is_prompt=view.is_prompt))
                 case Verify():
                     actions += self._send(move, now, is_prompt=view.is_prompt)
+        self._wake_at = self._policy.wake_at
         return actions
 
     def _draft(self, move: Propose, now: float, *, is_prompt: bool) -> Draft:

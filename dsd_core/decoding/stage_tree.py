@@ -47,7 +47,7 @@ class Placement:
     slot_positions: NDArray[np.int64]
     """[used] depth of the node in each slot."""
     keep: NodeId
-    """What to tell the next stage: the frame's own keep, or the root, which frees nothing, if that is gone by now."""
+    """What to tell the next stage: the frame's own keep, or, if that is gone by now, what is committed of what it knows."""
 
 
 class StageTree:
@@ -103,7 +103,7 @@ class StageTree:
             positions=np.array([node.position for node in nodes], dtype=np.int64),
             visible=_unpack([node.visible for node in nodes], used),
             slot_positions=self._slot_positions[:used].copy(),
-            keep=frame.keep if frame.keep in self._nodes else ROOT,
+            keep=self._keep_of(frame),
         )
 
     def path(self, node: NodeId) -> NDArray[np.int64]:
@@ -117,6 +117,13 @@ class StageTree:
     def position(self, node: NodeId) -> int:
         """Depth of a node that is alive."""
         return self._nodes[node].position
+
+    def _keep_of(self, frame: Frame) -> NodeId:
+        latest = max((frame.keep, *(node.id for node in frame.nodes[-1:])))
+        node = self._nodes.get(frame.keep, self._nodes[self._keep])
+        while node.id > latest:
+            node = self._nodes[node.parent]
+        return node.id
 
     def _check_id(self, node: NodeId) -> None:
         if node <= self._highest:

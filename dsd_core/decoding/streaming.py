@@ -16,6 +16,7 @@ Laws:
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from dsd_core.decoding.estimates import Estimates
 from dsd_core.decoding.events import Origin
@@ -41,11 +42,13 @@ NOTHING_KNOWN = Plan(threshold=1.0, frame_nodes=1)
 
 
 class Streaming(Lookahead):
-    """`streaming`. Draft trees grow best-first by joint probability, `candidates` wide at most."""
+    """`streaming`. Draft trees grow best-first by joint probability, `candidates` wide at most. A frame holds up to `lookahead`
+    nodes; None: as many as pay."""
 
-    def __init__(self, candidates: int = CANDIDATES) -> None:
+    def __init__(self, candidates: int = CANDIDATES, lookahead: int | None = None) -> None:
         self.wake_at: float | None = None
         self._candidates = candidates
+        self._lookahead = lookahead
         self._estimates = Estimates()
         self._measured: Measurements | None = None
         """What the plan was made for."""
@@ -56,6 +59,8 @@ class Streaming(Lookahead):
         self._paces: defaultdict[LaneId, Pace] = defaultdict(Pace)
         self._prospects: Prospects | None = None
         self._lanes: frozenset[LaneId] = frozenset()
+        self._leaving = 0
+        """Nodes of the frames that are being decided on: the lanes do not have them yet."""
         self._new_tokens = 0
         self._branches = 1
         """Of the latest draft step."""
@@ -63,7 +68,7 @@ class Streaming(Lookahead):
     # -- what to do ----------------------------------------------------------------------------------------------------
 
     def moves(self, view: View) -> Sequence[Move]:
-        self.wake_at = None
+        self.wake_at, self._leaving = None, 0
         self._keep_promise(view)
         if self._falls_back:
             return self._one_at_a_time(view)
@@ -97,7 +102,8 @@ class Streaming(Lookahead):
             return
         measured = self._estimates.measurements()
         if self._measured is None or measured.has_moved(self._measured):
-            self._measured, self._plan = measured, plan(measured)
+            planned = plan(measured)
+            self._measured, self._plan = measured, replace(planned, frame_nodes=self._lookahead or planned.frame_nodes)
 
     def _refreshed(self, view: View) -> Prospects:
         """What could be sent and drafted. It is told from the tree anew when a lane has come or gone with what it was sent."""
@@ -151,7 +157,9 @@ class Streaming(Lookahead):
     def _may_send(self, view: View, prospects: Prospects) -> bool:
         """Whether a frame of drafts pays now. If it may pay later, `wake_at` says when."""
         best = self._best_unsent(view, prospects)
-        if not self._estimates.known or best is None or best.probability < self._plan.first_threshold or not view.has_room(1):
+        if not self._estimates.known or best is None or best.probability < self._plan.first_threshold:
+            return False
+        if not view.has_room(self._leaving + 1):
             return False
         pace = self._paces[self._soonest(view).id]
         if pace.free_at > view.now:
@@ -170,12 +178,14 @@ class Streaming(Lookahead):
         lane = self._soonest(view)
         drafts: list[NodeId] = []
         enough = self._plan.threshold if carries_tip else self._plan.first_threshold
-        while len(drafts) + carries_tip < self._plan.frame_nodes and view.has_room(len(drafts) + carries_tip + 1):
+        self._leaving += carries_tip
+        while len(drafts) + carries_tip < self._plan.frame_nodes and view.has_room(self._leaving + 1):
             best = self._best_unsent(view, prospects)
             if best is None or best.probability < enough:
                 break
             prospects.take_unsent()
             drafts.append(best.node.id)
+            self._leaving += 1
             enough = self._plan.threshold
         self._note_frame(view, lane, drafts)
         return Verify(lane.id, tuple(drafts))

@@ -26,7 +26,7 @@ OtherFiles = Callable[..., Path]
 
 
 @pytest.mark.parametrize("new_tokens", [1, 2, 7])
-@pytest.mark.parametrize("speculation", ["off", "blocking"])
+@pytest.mark.parametrize("speculation", ["off", "blocking", "streaming"])
 async def test_as_many_tokens_as_were_asked_for(
     clients: Clients, target: TinyModel, prompt: list[int], new_tokens: int, speculation: str
 ) -> None:
@@ -36,7 +36,7 @@ async def test_as_many_tokens_as_were_asked_for(
     assert result.finish_reason is FinishReason.LENGTH
 
 
-@pytest.mark.parametrize("speculation", ["off", "blocking"])
+@pytest.mark.parametrize("speculation", ["off", "blocking", "streaming"])
 async def test_an_end_token_ends_the_answer(
     swarms: dict[int, InProcessSwarm], target: TinyModel, other_files: OtherFiles, prompt: list[int], speculation: str
 ) -> None:
@@ -132,7 +132,7 @@ async def test_a_cancelled_answer_frees_every_stage(
     assert len((await client.generate(prompt, max_new_tokens=3)).token_ids) == 3
 
 
-@pytest.mark.parametrize("speculation", ["off", "blocking"])
+@pytest.mark.parametrize("speculation", ["off", "blocking", "streaming"])
 @pytest.mark.parametrize("chunks", [1, 2, 5])
 async def test_an_answer_that_was_left_can_be_followed_by_another(
     clients: Clients, target: TinyModel, prompt: list[int], speculation: str, chunks: int
@@ -253,7 +253,7 @@ async def interruption(chunks: AsyncIterator[Chunk], during: Callable[[Chunk], A
 
 
 @pytest.mark.parametrize("dying", [0, 1, 2])
-@pytest.mark.parametrize("speculation", ["off", "blocking"])
+@pytest.mark.parametrize("speculation", ["off", "blocking", "streaming"])
 async def test_what_there_was_outlives_the_peer(
     new_swarm: InProcessSwarm, target: TinyModel, drafter: TinyModel, prompt: list[int], dying: int, speculation: str
 ) -> None:

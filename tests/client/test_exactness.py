@@ -12,7 +12,14 @@ from tests.client.conftest import Clients
 from tests.conftest import POSITIONS, InProcessSwarm, TinyModel
 
 NEW = 48
-MODES: list[tuple[str, int | None]] = [("off", None), ("blocking", 1), ("blocking", 4), ("blocking", None)]
+MODES: list[tuple[str, int | None]] = [
+    ("off", None),
+    ("blocking", 1),
+    ("blocking", 4),
+    ("blocking", None),
+    ("streaming", None),
+    ("streaming", 2),
+]
 SAMPLING = SamplingParams(temperature=0.9, top_p=0.95, repetition_penalty=1.1, seed=2**63 + 5)
 
 
@@ -140,7 +147,7 @@ async def test_all_positions_can_be_used(clients: Clients, target: TinyModel) ->
     """Drafting must not cost an answer its last positions."""
     long = [int(token) for token in np.random.default_rng(2).integers(1, 300, POSITIONS - 12)]
     reference = target.greedy(long, 12)
-    for speculation in ("off", "blocking"):
+    for speculation in ("off", "blocking", "streaming"):
         client = await clients(1)
         result = await client.generate(long, max_new_tokens=12, speculation=speculation)
         reference.assert_same(result.token_ids)
@@ -167,7 +174,7 @@ async def test_log_probabilities(clients: Clients, target: TinyModel, prompt: li
 async def test_bytes_are_those_of_the_messages(clients: Clients, prompt: list[int]) -> None:
     """Exact mode: at most 64 bytes a node sent, and a verdict received, the prompt's included."""
     client = await clients()
-    for speculation in ("off", "blocking"):
+    for speculation in ("off", "blocking", "streaming"):
         stats = (await client.generate(prompt, max_new_tokens=NEW, speculation=speculation, lookahead=4)).stats
         nodes = stats.prompt_tokens + stats.new_tokens + stats.drafted
         assert 4 * NEW < stats.bytes_sent <= 64 * nodes

@@ -37,9 +37,9 @@ from dsd_core.decoding.events import (
     Tick,
     VerdictsArrived,
 )
-from dsd_core.decoding.frames import Frame, FrameNode, Verdict
+from dsd_core.decoding.frames import NO_TIME, ComputeTime, Frame, FrameNode, Verdict
 from dsd_core.decoding.ids import LaneId
-from dsd_core.decoding.lookahead import Move, Propose, Verify, View
+from dsd_core.decoding.lookahead import Lookahead, Move, Propose, Verify, View
 from dsd_core.decoding.session import Counts, Session
 from dsd_core.decoding.stage_tree import Placement, StageTree
 
@@ -130,7 +130,7 @@ class Weather:
 CALM = Weather()
 
 
-class Flood:
+class Flood(Lookahead):
     """Not one of ours: drafts down a single line without waiting and sends at random, by any lane that serves, to have many
     frames in flight."""
 
@@ -161,16 +161,13 @@ class Flood:
     def on_round_trip(self, nodes: int, seconds: float) -> None:
         assert seconds > 0
 
-    def on_committed(self, origin: Origin) -> None:
-        pass
-
 
 class Stage:
     """The real tree of one stage, watched by a naive one that keeps every path in full."""
 
     def __init__(self, capacity: int, *, linear: bool) -> None:
         self.tree = StageTree(capacity)
-        self.queue: deque[Frame] = deque()
+        self.queue: deque[tuple[Frame, ComputeTime]] = deque()
         self.busy = False
         self._linear = linear
         self._paths: dict[int, Tokens] = {0: ()}
@@ -352,7 +349,7 @@ class World:
             case Send():
                 self._answer.frames.append(action.frame)
                 if action.lane in self._chains:
-                    self._transmit(self._chains[action.lane], 0, action.frame)
+                    self._transmit(self._chains[action.lane], 0, action.frame, NO_TIME)
             case Draft():
                 self._draft(action)
             case Emit():
@@ -412,35 +409,36 @@ class World:
             self._later(self._chance.uniform(0, 2), lambda: self._kill(lane))
             self._step(LaneDraining(lane))
 
-    def _transmit(self, chain: Chain, stage: int, frame: Frame) -> None:
+    def _transmit(self, chain: Chain, stage: int, frame: Frame, time: ComputeTime) -> None:
         arrival = chain.arrival(stage, self.now + self._delay())
         if arrival is not None:
-            self._at(arrival, lambda: self._arrive(chain, stage, frame))
+            self._at(arrival, lambda: self._arrive(chain, stage, frame, time))
 
-    def _arrive(self, chain: Chain, number: int, frame: Frame) -> None:
+    def _arrive(self, chain: Chain, number: int, frame: Frame, time: ComputeTime) -> None:
         stage = chain.stages[number]
         stage.register(frame)
-        stage.queue.append(frame)
+        stage.queue.append((frame, time))
         if not stage.busy:
             self._compute(chain, number)
 
     def _compute(self, chain: Chain, number: int) -> None:
         stage = chain.stages[number]
-        alive, contexts = stage.place(stage.queue.popleft())
+        frame, time = stage.queue.popleft()
+        alive, contexts = stage.place(frame)
         stage.busy = True
         seconds = chain.slowness * self._weather.stage_seconds * (1 + 0.1 * len(alive.nodes))
-        self._later(seconds, lambda: self._computed(chain, number, alive, contexts))
+        self._later(seconds, lambda: self._computed(chain, number, alive, contexts, time.plus(seconds)))
 
-    def _computed(self, chain: Chain, number: int, frame: Frame, contexts: list[Tokens]) -> None:
+    def _computed(self, chain: Chain, number: int, frame: Frame, contexts: list[Tokens], time: ComputeTime) -> None:
         if frame.nodes and number + 1 < len(chain.stages):
-            self._transmit(chain, number + 1, frame)
+            self._transmit(chain, number + 1, frame, time)
         else:
-            self._judge(chain, frame, contexts)
+            self._judge(chain, frame, contexts, time)
         chain.stages[number].busy = False
         if chain.stages[number].queue:
             self._compute(chain, number)
 
-    def _judge(self, chain: Chain, frame: Frame, contexts: list[Tokens]) -> None:
+    def _judge(self, chain: Chain, frame: Frame, contexts: list[Tokens], time: ComputeTime) -> None:
         verdicts = [
             Verdict(node.id, self._target.choice(context), margin=1.0)
             for node, context in zip(frame.nodes, contexts, strict=True)
@@ -448,7 +446,7 @@ class World:
         ]
         while verdicts:
             size = self._chance.randint(1, len(verdicts)) if self._weather.scattered else len(verdicts)
-            self._return(VerdictsArrived(chain.lane, tuple(verdicts[:size])))
+            self._return(VerdictsArrived(chain.lane, tuple(verdicts[:size]), time))
             del verdicts[:size]
 
     def _return(self, arrived: VerdictsArrived) -> None:

@@ -110,7 +110,8 @@ def a_view(*drafts: int, tip_sent: bool = False, **changes: object) -> View:
     lane = Lane(LaneId(1), RoundClock(10.0))
     if tip_sent:
         lane.frame([(tree.tip, True)], keep=tree.tip)
-    return View(**{"tree": tree, "lanes": (lane,), "is_prompt": False, "drafting": False, "remaining": 10} | changes)
+    usual = {"is_prompt": False, "drafting": False, "remaining": 10, "now": 0.0, "capacity": 64}
+    return View(**{"tree": tree, "lanes": (lane,)} | usual | changes)
 
 
 def test_plain_decoding_sends_the_tip_once() -> None:

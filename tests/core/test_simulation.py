@@ -10,6 +10,7 @@ from dsd_core.decoding.events import FinishReason, LaneLost, Origin, Send, Verdi
 from dsd_core.decoding.lookahead import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
 from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.session import Session, SessionConfig
+from dsd_core.decoding.streaming import Streaming
 from tests.core.simulation import Flood, Tokens, ToyDrafter, ToyTarget, Weather, World
 
 CAPACITY = 64
@@ -24,7 +25,8 @@ def a_policy(chance: random.Random) -> Lookahead:
             lambda: Blocking(FixedLength(chance.randint(0, 6))),
             lambda: Blocking(AdaptiveLength(longest=6, probe_every=4)),
             lambda: Flood(chance, depth=chance.randint(1, 12)),
-            lambda: Flood(chance, depth=chance.randint(1, 12)),
+            lambda: Streaming(candidates=chance.choice([1, 4])),
+            lambda: Streaming(candidates=8, lookahead=chance.choice([None, 3])),
         ]
     )()
 

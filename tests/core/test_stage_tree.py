@@ -250,3 +250,17 @@ def test_a_frame_of_nothing_is_lawful() -> None:
     placement = tree.place(frame(0))
     assert placement.visible.shape == (0, 0)
     assert tree.used == tree.held == 0
+
+
+def test_the_next_stage_hears_of_a_keep_even_if_the_frames_own_is_gone_by_now() -> None:
+    """Else it would hold what this stage has freed. It is told what is committed of what it knows."""
+    tree = StageTree(8)
+    first, rewound, later = frame(2, (1, 0), (2, 1)), frame(4, (3, 0), (4, 3)), frame(5, (5, 3))
+    tree.register(first)
+    assert tree.place(first).keep == 2
+    tree.register(rewound)
+    tree.register(later)
+    placement = tree.place(rewound)
+    assert placement.rows.tolist() == [0]
+    assert placement.keep == 3
+    assert tree.place(later).keep == 5

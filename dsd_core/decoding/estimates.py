@@ -13,6 +13,8 @@ from dsd_core.decoding.tree import TreeNode
 
 _GROWTH = 0.1
 """What a node more of a frame, or a branch more of a draft step, is taken to add until sizes have differed."""
+_LEAST = 1 / 64
+"""No stage computes a node more in less than this share of its time for one. What is measured as less is noise."""
 _KEEP = 1 - 1 / 256
 _SUREST = 0.99
 
@@ -75,12 +77,14 @@ class Estimates:
         return self._transit.seconds + self._compute.at(nodes)
 
     def measurements(self) -> Measurements:
+        slowest, together = self._slowest.at(1), self._compute.at(1)
+        node = max(self._slowest.slope, _LEAST * slowest)
         return Measurements(
             acceptance=self.acceptance,
             draft_seconds=self._draft.at(1),
-            launch_seconds=max(0.0, self._slowest.at(1) - self._slowest.slope),
-            node_seconds=self._slowest.slope,
-            pipeline_node_seconds=max(self._compute.slope, self._slowest.slope),
+            launch_seconds=max(0.0, slowest - node),
+            node_seconds=node,
+            pipeline_node_seconds=max(self._compute.slope, _LEAST * together, node),
             round_trip_seconds=self.round_trip(1),
         )
 

@@ -104,7 +104,8 @@ async def test_a_drafter_that_is_the_target_is_always_right(swarms: dict[int, In
     """At temperature too: it shares the noise."""
     async with Client(swarms[2].addresses, str(target), str(target)) as client:
         for sampling in (SamplingParams(), SAMPLING):
-            result = await client.generate("the lazy dog", max_new_tokens=41, sampling=sampling, lookahead=4)
+            options = {"max_new_tokens": 41, "sampling": sampling, "lookahead": 4}
+            result = await client.generate("the lazy dog", speculation="blocking", **options)
             assert result.stats.recovered == 0
             assert result.stats.acceptance == 1.0
             assert result.stats.frames <= 9  # five tokens each, the first of which came with the prompt
@@ -138,9 +139,10 @@ async def test_a_prompt_of_several_frames(clients: Clients, target: TinyModel, m
     monkeypatch.setattr(module, "FRAME_BYTES", 4 * 32 * 16)  # sixteen nodes a frame
     long = [int(token) for token in np.random.default_rng(1).integers(1, 300, 200)]
     client = await clients(4)
-    result = await client.generate(long, max_new_tokens=10, lookahead=4)
-    target.greedy(long, 10).assert_same(result.token_ids)
-    assert result.stats.frames <= 9
+    for speculation in ("blocking", "streaming"):
+        result = await client.generate(long, max_new_tokens=10, lookahead=4, speculation=speculation)
+        target.greedy(long, 10).assert_same(result.token_ids)
+        assert speculation == "streaming" or result.stats.frames <= 9
 
 
 async def test_all_positions_can_be_used(clients: Clients, target: TinyModel) -> None:

@@ -275,7 +275,9 @@ async def test_a_drafter_that_is_not_there(one_stage: InProcessSwarm, target: Ti
         ([5], {"lookahead": 65}, UsageError),
         ([5], {"logprobs": -1}, UsageError),
         ([5], {"logprobs": 9}, UsageError),
-        ([5], {"speculation": "streaming"}, UsageError),
+        ([5], {"speculation": "eager"}, UsageError),
+        ([5], {"candidates": 0}, UsageError),
+        ([5], {"candidates": 9}, UsageError),
         ([5], {"speculation": ""}, UsageError),
         ([5], {"temperature": 0.5}, UsageError),  # belongs to SamplingParams, and must not be ignored
     ],

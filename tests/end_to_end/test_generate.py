@@ -77,7 +77,7 @@ def test_same_seed_same_text_in_two_processes(generate: Generate, drafter: TinyM
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--speculation", "streaming", "x"],
+        ["--speculation", "eager", "x"],
         ["--acceptance", "adaptive", "x"],
         ["--no-such-option", "x"],
         ["--max-new-tokens", "many", "x"],

@@ -309,13 +309,14 @@ class Session:
 
     def _commit(self, answer: _Answer, verdict: Verdict) -> None:
         tip = self.tree.tip
+        candidates = [self.tree[child] for child in tip.children]
         hit = self.tree.child(tip.id, verdict.choice)
         forgiven = self._forgive(answer, verdict) if hit is None else None
         origin = self._origin(tip, hit, forgiven)
         node = hit or (forgiven.node if forgiven else self.tree.add(tip.id, verdict.choice))
         drift = forgiven.drift if forgiven else 0.0
-        if tip.children:
-            self._policy.on_judged([self.tree[child] for child in tip.children], node.token)
+        if candidates:
+            self._policy.on_judged(candidates, node.token)
         self._count_waste(below for below in self.tree.drafts() if not self._is_below(below, node))
         self.tree.commit(node)
         for lane in self._lanes.all:

@@ -22,7 +22,7 @@ from dsd_client.local_swarm import LocalSwarm
 from dsd_client.swarm import Swarm
 from dsd_core import embedded
 from dsd_core.decoding.frames import Frame, FrameNode
-from dsd_core.decoding.ids import NodeId, TokenId
+from dsd_core.decoding.ids import LaneId, NodeId, TokenId
 from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.model.source import ModelSource, resolve
@@ -79,17 +79,19 @@ async def _memory(model: str, positions: int) -> Table:
 
 
 async def _full_session(peers: Swarm, source: ModelSource, positions: int) -> LaneLink:
-    link = await LaneLink.open(await peers.chain(source.manifest_hash), ChoiceRule(SamplingParams()), positions)
+    link = await LaneLink.open(LaneId(1), await peers.chain(source.manifest_hash), ChoiceRule(SamplingParams()), positions)
     step = 256
     for start in range(0, positions, step):
         ids = range(start + 1, min(start + step, positions) + 1)
         last = ids[-1]
         nodes = tuple(FrameNode(NodeId(i), NodeId(i - 1), TokenId(i % 1000), wants_verdict=i == last) for i in ids)
-        await link.send(Frame(nodes, NodeId(last)))
-    verdicts = link.verdicts()
+        link.send(Frame(nodes, NodeId(last)))
+    events: asyncio.Queue[object] = asyncio.Queue()
+    serving = asyncio.create_task(link.serve(events.put))
     for _ in range(0, positions, step):
-        await anext(verdicts)
-    await verdicts.aclose()  # type: ignore[attr-defined]
+        await events.get()
+    serving.cancel()
+    await asyncio.wait([serving])
     return link
 
 

@@ -25,7 +25,7 @@ from dsd_client.local_swarm import LocalSwarm, spans
 from dsd_client.swarm import Swarm
 from dsd_core import embedded
 from dsd_core.decoding.frames import Frame, FrameNode
-from dsd_core.decoding.ids import NodeId, TokenId
+from dsd_core.decoding.ids import LaneId, NodeId, TokenId
 from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.model.source import ModelSource, resolve
@@ -101,15 +101,17 @@ async def _off(swarm: LocalSwarm, model: str, tokens: int) -> float:
 
 async def _transport(swarm: LocalSwarm, source: ModelSource, rounds: int = 300) -> Transport:
     peers = Swarm(Seeds.parse(swarm.joins), Secure.kept_in(None))
-    link = await LaneLink.open(await peers.chain(source.manifest_hash), ChoiceRule(SamplingParams()), rounds + 1)
-    verdicts = link.verdicts()
+    link = await LaneLink.open(LaneId(1), await peers.chain(source.manifest_hash), ChoiceRule(SamplingParams()), rounds + 1)
+    events: asyncio.Queue[object] = asyncio.Queue()
+    serving = asyncio.create_task(link.serve(events.put))
     times = []
     for number in range(1, rounds + 1):
         started = time.perf_counter()
-        await link.send(Frame((FrameNode(NodeId(number), NodeId(number - 1), TokenId(7)),), NodeId(number)))
-        await anext(verdicts)
+        link.send(Frame((FrameNode(NodeId(number), NodeId(number - 1), TokenId(7)),), NodeId(number)))
+        await events.get()
         times.append((time.perf_counter() - started - link.compute.total) / (len(link.route) + 1))
-    await verdicts.aclose()  # type: ignore[attr-defined]
+    serving.cancel()
+    await asyncio.wait([serving])
     await link.close()
     await peers.close()
     deciles = statistics.quantiles(times, n=10)

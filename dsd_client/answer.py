@@ -75,7 +75,7 @@ class AnswerStream:
                 break
             tokens.append(self._token(token, text.push(token.token)))
         self._tokens += tokens
-        return Chunk(tuple(tokens), self._conversation.link.route)
+        return Chunk(tuple(tokens), self._conversation.route)
 
     def _flush(self, text: AnswerText) -> Chunk | None:
         """Text that was held back belongs to the last token, which is not told again."""
@@ -83,7 +83,7 @@ class AnswerStream:
         if not rest or not self._tokens:
             return None
         self._tokens[-1] = replace(self._tokens[-1], text=self._tokens[-1].text + rest)
-        return Chunk((), self._conversation.link.route, rest)
+        return Chunk((), self._conversation.route, rest)
 
     def _token(self, committed: CommittedToken, text: str) -> Token:
         top = committed.verdict.top
@@ -100,8 +100,8 @@ class _Clock:
         self._first: float | None = None
         self._last = self._started
         self._counts_before = replace(conversation.session.counts)
-        self._sent_before = conversation.link.bytes_sent
-        self._received_before = conversation.link.bytes_received
+        self._sent_before = conversation.bytes_sent
+        self._received_before = conversation.bytes_received
 
     def token(self) -> None:
         self._last = self._now()
@@ -111,7 +111,7 @@ class _Clock:
         """Of an answer of these tokens. The session may have committed more, behind a stop text."""
         origins = Counter(token.origin for token in tokens)
         counts = self._conversation.session.counts.since(self._counts_before)
-        link = self._conversation.link
+        conversation = self._conversation
         seconds = self._last - self._started
         return Stats(
             prompt_tokens=counts.prompt_tokens,
@@ -127,9 +127,10 @@ class _Clock:
             seconds=seconds,
             seconds_to_first_token=(self._first or self._last) - self._started,
             tokens_per_second=len(tokens) / seconds if seconds > 0 else 0.0,
-            bytes_sent=link.bytes_sent - self._sent_before,
-            bytes_received=link.bytes_received - self._received_before,
-            reroutes=0,
+            bytes_sent=conversation.bytes_sent - self._sent_before,
+            bytes_received=conversation.bytes_received - self._received_before,
+            reroutes=counts.reroutes,
+            lanes=conversation.session.lanes_serving,
             seed=rule.params.seed or 0,
             acceptance_mode="exact",
             policy=self._conversation.session.report(),

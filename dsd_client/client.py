@@ -18,8 +18,9 @@ from dsd_client.answer import AnswerStream
 from dsd_client.conversation import Conversation
 from dsd_client.drafting import DrafterSource, DraftThread, load_drafter
 from dsd_client.lane_link import LaneLink
+from dsd_client.lane_source import LaneSource
 from dsd_client.results import Chunk, Result
-from dsd_client.swarm import Stage, Swarm
+from dsd_client.swarm import Swarm
 from dsd_client.target_model import TargetModel
 from dsd_core import embedded
 from dsd_core.decoding.lookahead import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
@@ -39,6 +40,9 @@ MOST_CANDIDATES = 8
 BRANCH_SLACK = 256
 """Positions that a session reserves for branches, beside those of its text."""
 MAX_NEW_TOKENS = 256
+MAX_LANES = 16
+AUTO_LANES = 1
+"""Of those policies that there are, none sends by more than one."""
 TIMEOUT_SECONDS = 60.0
 
 _NEAR_TIE_NATS = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
@@ -55,6 +59,10 @@ class ConversationOptions(TypedDict, total=False):
     """The most tokens of a frame. None, the default: as many as pay."""
     candidates: int
     """How many candidates for a position `streaming` drafts, up to 8; 4 is the default, and 1 makes no branches."""
+    lanes: int | None
+    """How many chains of stages may serve at once; None, the default: as many as pay."""
+    standby: int
+    """How many more are kept warm, 0 or 1, to take over when one is lost. 0 is the default."""
     logprobs: int
     """How many of the target's best tokens to report with each, up to 8."""
     choice_index: int
@@ -68,7 +76,8 @@ class Client:
     remembers. `model` and `drafter` are directories or Hugging Face ids; the model defaults to the embedded one, the drafter to
     the embedded one for it and to n-gram lookup (`"ngram"`) for others;
     `"none"` never drafts, and a DrafterSource of your own drafts whatever it likes.
-    `timeout` is how long one round may take, in seconds. In `data_dir` the client keeps its key and whom it met; with None both
+    `timeout` is how long one round may take, and for how long stages to go on with are looked for when some are lost, in
+    seconds. In `data_dir` the client keeps its key and whom it met; with None both
     are of this object alone. `insecure_loopback` goes without TLS, on this machine. All methods raise subclasses of DsdError.
     """
 
@@ -169,35 +178,36 @@ class Client:
         sampling = options.get("sampling") or self.target.sampling
         rule = _rule(sampling, options.get("logprobs", 0), options.get("choice_index", 0))
         assert self._swarm is not None
-        stages = await self._swarm.chain(self.target.manifest_hash)
         # A frame never reaches further than the answer may, so a single line of drafts takes nothing on top.
         slack = BRANCH_SLACK if isinstance(policy, Streaming) and candidates > 1 else 0
-        most = stages[0].description.max_positions
-        capacity = min(positions + slack, most)
-        link = await self._open(stages, rule, capacity)
+        source = LaneSource(self._swarm, self.target.manifest_hash, rule, positions + slack)
+        link = await self._open(source)
         try:
             drafts = self._drafter if not isinstance(policy, Plain) else None
-            drafter = await drafts.open(rule, capacity) if drafts else None
+            drafter = await drafts.open(rule, link.capacity) if drafts else None
         except BaseException:
             await link.close()
             raise
         config = SessionConfig(
-            capacity=capacity,
-            draft_slack=capacity - min(positions, most),
-            chunk=_chunk(stages[0].description.hidden_size),
+            capacity=link.capacity,
+            draft_slack=link.capacity - min(positions, link.stages[0].description.max_positions),
+            chunk=_chunk(link.stages[0].description.hidden_size),
             round_seconds=self._timeout,
-            near_tie_nats=_NEAR_TIE_NATS[stages[0].dtype.value],
+            lanes=options.get("lanes") or AUTO_LANES,
+            standby=options.get("standby", 0),
+            near_tie_nats=_NEAR_TIE_NATS[link.stages[0].dtype.value],
         )
-        async with Conversation(Session(policy, config), link, drafter) as conversation:
+        session = Session(policy, config)
+        async with Conversation(session, link, source, drafter, timeout=self._timeout) as conversation:
             yield AnswerStream(conversation, self.target, rule)
 
-    async def _open(self, stages: Sequence[Stage], rule: ChoiceRule, capacity: int) -> LaneLink:
+    async def _open(self, source: LaneSource) -> LaneLink:
         """A full node is asked again when it says, but not for longer than a round may take."""
         now = asyncio.get_running_loop().time
         until = now() + self._timeout
         while True:
             try:
-                return await LaneLink.open(stages, rule, capacity)
+                return await source.open()
             except OutOfCapacity as full:
                 if full.retry_after is None or now() + full.retry_after > until:
                     raise
@@ -216,6 +226,10 @@ def _check(positions: int, options: ConversationOptions) -> None:
     if unknown:
         known = ", ".join(ConversationOptions.__annotations__)
         raise UsageError(f"there is no option {min(unknown)!r}; there are {known}, and sampling takes SamplingParams")
+    if (lanes := options.get("lanes")) is not None and not 1 <= lanes <= MAX_LANES:
+        raise UsageError(f"lanes is {lanes}; it must be between 1 and {MAX_LANES}")
+    if (standby := options.get("standby", 0)) not in (0, 1):
+        raise UsageError(f"standby is {standby}; it must be 0 or 1")
     if positions < 1:
         raise UsageError(f"a session of {positions} positions holds nothing; ask for at least 1 token")
 

@@ -1,16 +1,18 @@
-"""The shell around a session: performs its actions on a lane and a drafter, and feeds back what comes of them.
+"""The shell around a session: performs its actions on lanes and a drafter, and feeds back what comes of them.
 
-    verdicts, drafts, deadlines --> session.step --> send, draft, emit
+    verdicts, drafts, lanes found and lost, deadlines --> session.step --> send, draft, emit, open and close lanes
 
 It decides nothing. What it logs at DEBUG is a transcript that the core can be replayed from.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from typing import Any, TypeVarTuple
 
 from dsd_client.drafting import SessionDrafter
 from dsd_client.lane_link import LaneLink
+from dsd_client.lane_source import LaneSource
 from dsd_core.decoding.contexts import Contexts
 from dsd_core.decoding.events import (
     Action,
@@ -24,52 +26,81 @@ from dsd_core.decoding.events import (
     Event,
     Finish,
     FinishReason,
+    LaneLost,
     LaneOpened,
     OpenLane,
     Send,
     Stop,
     Tick,
+    VerdictsArrived,
 )
-from dsd_core.decoding.ids import TokenId
+from dsd_core.decoding.ids import LaneId, TokenId
 from dsd_core.decoding.session import Session
-from dsd_core.errors import DsdError, TimedOut
+from dsd_core.errors import DsdError, Fault, NoPeers, ProtocolError
 
 log = logging.getLogger(__name__)
 
+Given = TypeVarTuple("Given")
+
 EVENTS = 256
 """How many may wait; a lane that sends more has to wait itself."""
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 2.0
+"""Between attempts to find a lane: at first, and in the long run."""
 
 
 class Conversation:
-    """A session on a lane, asked as often as you like. Use `async with`; it owns the lane and the drafter.
+    """A session on its lanes, asked as often as you like. Use `async with`; it owns the lanes and the drafter.
 
-    After an error it is of no further use.
+    It begins on `link`, and finds further lanes at `source` as the session wants them. With none that serves for `timeout`
+    seconds it gives up. After an error it is of no further use.
     """
 
-    def __init__(self, session: Session, link: LaneLink, drafter: SessionDrafter | None) -> None:
+    def __init__(
+        self, session: Session, link: LaneLink, source: LaneSource, drafter: SessionDrafter | None, *, timeout: float
+    ) -> None:
         self.session = session
-        self.link = link
         self.finish_reason: FinishReason | None = None
+        self.route = link.route
+        """The stages of the lane that leads, or led last."""
+        self._source = source
         self._drafter = drafter
+        self._timeout = timeout
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(EVENTS)
-        self._listener: asyncio.Task[None] | None = None
-        self._performing: asyncio.Task[DsdError | None] | None = None
-        self._drafting: set[asyncio.Task[None]] = set()
-        """More than one where an answer was left while the drafter was at work for it."""
+        self._links: dict[LaneId, LaneLink] = {link.lane: link}
+        self._closed_links_bytes = (0, 0)
+        self._opening = asyncio.Lock()
+        """One lane is opened at a time, so that it knows of the others."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._alone_since: float | None = None
+        """When no lane served any more, until a verdict comes again."""
+        self._last_failure: DsdError | None = None
 
     async def __aenter__(self) -> "Conversation":
-        self._listener = asyncio.create_task(self._listen())
-        self._step(LaneOpened(self.link.lane))
+        for link in self._links.values():
+            self._follow(link)
+            self._step(LaneOpened(link.lane))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in (self._listener, self._performing, *self._drafting):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait([task])
-        await self.link.close()
+        for task in self._tasks:
+            task.cancel()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        for lane in list(self._links):
+            self._close(lane)
+        while self._closing:
+            await asyncio.wait(self._closing)
         if self._drafter is not None:
             await self._drafter.close()
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._closed_links_bytes[0] + sum(link.bytes_sent for link in self._links.values())
+
+    @property
+    def bytes_received(self) -> int:
+        return self._closed_links_bytes[1] + sum(link.bytes_received for link in self._links.values())
 
     async def answer(
         self, prompt: Sequence[int], max_new_tokens: int, end_tokens: frozenset[TokenId] = frozenset()
@@ -78,90 +109,154 @@ class Conversation:
 
         Leaving the iteration early ends the answer, and the conversation can go on. Raises DsdError.
         """
-        if self._performing is not None:
-            await self._performing
         self.finish_reason = None
         actions = self._step(Ask(tuple(TokenId(token) for token in prompt), max_new_tokens, end_tokens))
         try:
             while self.finish_reason is None:
-                # Frames first: they wait for no reader, and a reader who leaves must not keep back what counts as sent.
-                failure = await self._perform_all(actions)
+                # What the session counts as sent is sent before a reader can leave.
+                for action in actions:
+                    self._perform(action)
                 for action in actions:
                     if isinstance(action, Emit):
                         yield action.tokens
-                if failure is not None:
-                    raise failure
                 if self.finish_reason is None:
                     actions = self._step(await self._next_event())
         finally:
             self._step(Stop(FinishReason.CANCELLED))
 
-    async def _perform_all(self, actions: Sequence[Action]) -> DsdError | None:
-        """All but what is for the reader, who gets it even if something else fails.
-
-        Whoever cancels the reader does not cancel this: the session counts as sent what it said is to be sent.
-        """
-        self._performing = asyncio.create_task(self._perform_each(actions))
-        return await asyncio.shield(self._performing)
-
-    async def _perform_each(self, actions: Sequence[Action]) -> DsdError | None:
-        try:
-            for action in actions:
-                await self._perform(action)
-        except DsdError as error:
-            return error
-        return None
-
-    async def _perform(self, action: Action) -> None:
+    def _perform(self, action: Action) -> None:
         match action:
             case Send():
-                await self.link.send(action.frame)
+                self._send(action)
             case Draft():
-                drafting = asyncio.create_task(self._draft(action, self.session.tree.contexts(action.parents)))
-                self._drafting.add(drafting)
-                drafting.add_done_callback(self._drafting.discard)
+                self._start(self._draft, action, self.session.tree.contexts(action.parents))
+            case OpenLane():
+                self._start(self._open_lane, action.replica)
+            case CloseLane():
+                self._close(action.lane)
             case Finish():
                 self.finish_reason = action.reason
-            case CloseLane():
-                raise AssertionError("the only lane is never closed")
-            case OpenLane():
-                route = " -> ".join(self.link.route)
-                raise TimedOut(f"no verdict for {self.session.config.round_seconds:.0f} s from {route}; a stage may be frozen")
             case Emit():
                 pass
 
     def _step(self, event: Event) -> list[Action]:
-        actions = self.session.step(event, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        try:
+            actions = self.session.step(event, now)
+        except ProtocolError as error:
+            if not isinstance(event, VerdictsArrived):
+                raise
+            self._lose(event.lane, error)
+            return self._step(LaneLost(event.lane))
         log.debug("%s -> %s", event, actions)
+        if isinstance(event, VerdictsArrived):
+            self._alone_since = None
+        if self.session.leading in self._links:
+            self.route = self._links[self.session.leading].route
         return actions
 
     async def _next_event(self) -> Event:
+        """What comes next, or Tick when it is time. Raises NoPeers after long enough without a lane."""
+        give_up_at = self._give_up_at()
+        deadline = self.session.deadline if give_up_at is None else give_up_at
         try:
-            async with asyncio.timeout_at(self.session.deadline):
+            async with asyncio.timeout_at(deadline):
                 event = await self._events.get()
         except TimeoutError:
-            return Tick()
+            if give_up_at is None:
+                return Tick()
+            raise self._no_lane() from None
         if isinstance(event, Exception):
             raise event
         return event
 
-    async def _listen(self) -> None:
+    # -- lanes ---------------------------------------------------------------------------------------------------------
+
+    def _send(self, send: Send) -> None:
+        link = self._links.get(send.lane)
+        if link is not None:  # Else it is lost, and the session will hear of it.
+            link.send(send.frame)
+
+    def _follow(self, link: LaneLink) -> None:
+        self._start(self._listen, link)
+
+    async def _listen(self, link: LaneLink) -> None:
         try:
-            async for verdicts in self.link.verdicts():
-                await self._events.put(verdicts)
-        except Exception as error:  # a bug too must reach whoever waits for the answer
-            await self._events.put(error)
+            await link.serve(self._events.put)
+        except DsdError as error:
+            if error.fault < Fault.PEER:
+                raise
+            self._lose(link.lane, error)
+            await self._events.put(LaneLost(link.lane))
+
+    async def _open_lane(self, replica: bool) -> None:
+        pause = RETRY_SECONDS
+        while True:
+            try:
+                async with self._opening:
+                    link = await self._source.open(list(self._links.values()), disjoint=replica)
+                    self._links[link.lane] = link
+                break
+            except DsdError as error:
+                if error.fault < Fault.PEER:
+                    raise
+                log.debug("no lane to be had: %s", error)
+                self._last_failure = error
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+        self._follow(link)
+        await self._events.put(LaneOpened(link.lane))
+
+    def _lose(self, lane: LaneId, error: DsdError) -> None:
+        """A lane failed. Its stages are used again only if there are no others."""
+        link = self._links.get(lane)
+        if link is None:
+            return
+        log.debug("the lane by %s failed: %s", " -> ".join(link.route), error)
+        self._last_failure = error
+        self._source.blame(link.addresses)
+        self._close(lane)
+
+    def _close(self, lane: LaneId) -> None:
+        link = self._links.pop(lane, None)
+        if link is None:
+            return
+        sent, received = self._closed_links_bytes
+        self._closed_links_bytes = sent + link.bytes_sent, received + link.bytes_received
+        closing = asyncio.create_task(link.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    def _give_up_at(self) -> float | None:
+        if self.session.lanes_serving:
+            return None
+        if self._alone_since is None:
+            self._alone_since = asyncio.get_running_loop().time()
+        return self._alone_since + self._timeout
+
+    def _no_lane(self) -> NoPeers:
+        why = f": {self._last_failure}" if self._last_failure else "; a stage may be frozen"
+        return NoPeers(f"no stages to go on with could be found for {self._timeout:g} s{why}")
+
+    # -- tasks ---------------------------------------------------------------------------------------------------------
 
     async def _draft(self, draft: Draft, contexts: Contexts) -> None:
         assert self._drafter is not None, "a policy that drafts comes with a drafter"
-        try:
-            proposals = await self._drafter.propose(contexts, steps=draft.steps, candidates=draft.candidates)
-        except Exception as error:  # likewise
-            await self._events.put(error)
-            return
+        proposals = await self._drafter.propose(contexts, steps=draft.steps, candidates=draft.candidates)
         branches = tuple(
             Branch(parent, tokens, rank)
             for parent, proposal in zip(draft.parents, proposals, strict=True)
             for rank, tokens in enumerate(proposal)
         )
         await self._events.put(Drafted(draft.request, branches))
+
+    def _start(self, work: Callable[[*Given], Coroutine[Any, Any, None]], *given: *Given) -> None:
+        task = asyncio.create_task(self._report(work, *given))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _report(self, work: Callable[[*Given], Coroutine[Any, Any, None]], *given: *Given) -> None:
+        try:
+            await work(*given)
+        except Exception as error:  # a bug too must reach whoever waits for the answer
+            await self._events.put(error)

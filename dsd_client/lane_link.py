@@ -2,12 +2,13 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn
 
 import grpc.aio
 
 from dsd_client.swarm import CALL_SECONDS, Stage
-from dsd_core.decoding.events import VerdictsArrived
+from dsd_core.decoding.events import LaneDraining, VerdictsArrived
 from dsd_core.decoding.frames import ComputeTime, Frame
 from dsd_core.decoding.ids import LaneId
 from dsd_core.decoding.target import ChoiceRule
@@ -19,31 +20,40 @@ from dsd_core.wire.codec import SESSION_ID_BYTES, frame_to_wire, rule_to_wire, t
 from dsd_core.wire.v1 import stage_pb2
 
 IDLE_SECONDS = 1800
-DETAIL_SECONDS = 1.0
+DETAIL_SECONDS = 0.5
+CLOSE_SECONDS = 1.0
+OUTBOX_FRAMES = 4096
+"""The frames of the longest prompt; a stage that leaves more unread has stopped reading."""
+
+
+LaneEvent = VerdictsArrived | LaneDraining
 
 
 class LaneLink:
-    """One session on a chain of stages."""
+    """One session on a chain of stages. What is sent leaves, in order, while `serve` runs."""
 
-    def __init__(self, stages: Sequence[Stage], session_id: bytes) -> None:
+    def __init__(self, lane: LaneId, stages: Sequence[Stage], session_id: bytes, capacity: int) -> None:
         """Use `open`."""
-        self.lane = LaneId(0)
-        self.route = tuple(str(stage.address) for stage in stages)
+        self.lane = lane
+        self.stages = stages
+        self.capacity = capacity
+        self.addresses = tuple(stage.address for stage in stages)
+        self.route = tuple(map(str, self.addresses))
         self.bytes_sent = 0
         self.bytes_received = 0
         self.compute = ComputeTime()
         """Of the last frame that was answered."""
-        self._stages = stages
         self._session_id = session_id
         self._vocab_size = stages[0].description.vocab_size
         self._frames = stage_stub(stages[0].channel).StreamFrames()
         self._verdicts = stage_stub(stages[-1].channel).StreamVerdicts(
             stage_pb2.StreamVerdictsRequest(session_id=session_id)
         )
+        self._outbox: asyncio.Queue[Frame] = asyncio.Queue(OUTBOX_FRAMES)
         self._greeted = False
 
     @classmethod
-    async def open(cls, stages: Sequence[Stage], rule: ChoiceRule, capacity: int) -> "LaneLink":
+    async def open(cls, lane: LaneId, stages: Sequence[Stage], rule: ChoiceRule, capacity: int) -> "LaneLink":
         """Reserve `capacity` positions at every stage. Raises what the first stage to refuse said."""
         session_id = secrets.token_bytes(SESSION_ID_BYTES)
         requests = [_request(stages, index, session_id, rule, capacity) for index in range(len(stages))]
@@ -55,10 +65,31 @@ class LaneLink:
         except BaseException:
             await _abandon(opening, stages, session_id)
             raise
-        return cls(stages, session_id)
+        return cls(lane, stages, session_id, capacity)
 
-    async def send(self, frame: Frame) -> None:
-        """Raises what ended the lane."""
+    def send(self, frame: Frame) -> None:
+        """Raises TimedOut if the first stage has stopped reading long ago."""
+        try:
+            self._outbox.put_nowait(frame)
+        except asyncio.QueueFull:
+            raise self._frozen() from None
+
+    async def serve(self, deliver: Callable[[LaneEvent], Awaitable[None]]) -> NoReturn:
+        """Write what is sent and deliver what comes, until it raises what ended the lane."""
+        jobs = [asyncio.create_task(self._write_frames()), asyncio.create_task(self._read_verdicts(deliver))]
+        try:
+            ended, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+        raise ended.pop().exception() or PeerLost("the lane ended without a reason")
+
+    async def _write_frames(self) -> NoReturn:
+        while True:
+            await self._write(await self._outbox.get())
+
+    async def _write(self, frame: Frame) -> None:
         request = stage_pb2.StreamFramesRequest(frame=frame_to_wire(frame, ComputeTime()))
         if not self._greeted:
             request.session_id = self._session_id
@@ -68,26 +99,33 @@ class LaneLink:
             async with asyncio.timeout(CALL_SECONDS):
                 await self._frames.write(request)
         except TimeoutError:
-            raise TimedOut(f"the stage at {self.route[0]} has stopped reading; it may be frozen") from None
+            raise self._frozen() from None
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             raise await self._reason() from None
 
-    async def verdicts(self) -> AsyncIterator[VerdictsArrived]:
-        """As they come, until it raises what ended the lane."""
+    async def _read_verdicts(self, deliver: Callable[[LaneEvent], Awaitable[None]]) -> NoReturn:
+        draining = False
         try:
             async for message in self._verdicts:
+                if message.draining and not draining:
+                    draining = True
+                    await deliver(LaneDraining(self.lane))
                 self.bytes_received += message.ByteSize()
                 self.compute = time_from_wire(message)
-                yield VerdictsArrived(self.lane, verdicts_from_wire(message, vocab_size=self._vocab_size), self.compute)
+                verdicts = verdicts_from_wire(message, vocab_size=self._vocab_size)
+                await deliver(VerdictsArrived(self.lane, verdicts, self.compute))
         except grpc.aio.AioRpcError as failure:
             raise await self._reason(error_of(failure, f"the stage at {self.route[-1]}")) from None
         raise await self._reason()
 
     async def close(self) -> None:
         """Give the memory of every stage back; a stage that cannot be reached notices the end of its stream."""
-        await _close(self._stages, self._session_id)
+        await _close(self.stages, self._session_id)
         self._frames.cancel()
         self._verdicts.cancel()
+
+    def _frozen(self) -> TimedOut:
+        return TimedOut(f"the stage at {self.route[0]} has stopped reading; it may be frozen")
 
     async def _reason(self, otherwise: DsdError | None = None) -> DsdError:
         """Why the lane ended. The stream of frames names the hop that failed, so it is heard first."""
@@ -131,7 +169,7 @@ async def _close(stages: Sequence[Stage], session_id: bytes) -> None:
     async def close(stage: Stage) -> None:
         try:
             request = stage_pb2.CloseSessionRequest(session_id=session_id)
-            await stage_stub(stage.channel).CloseSession(request, timeout=DETAIL_SECONDS)
+            await stage_stub(stage.channel).CloseSession(request, timeout=CLOSE_SECONDS)
         except grpc.aio.AioRpcError:
             pass  # It is gone, and the session with it; or it will see that the stream has ended.
 
@@ -144,5 +182,3 @@ async def _abandon(opening: Sequence[asyncio.Task[None]], stages: Sequence[Stage
         task.cancel()
     await asyncio.gather(*opening, return_exceptions=True)
     await _close(stages, session_id)
-
-

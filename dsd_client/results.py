@@ -71,6 +71,9 @@ class Stats:
     bytes_sent: int
     bytes_received: int
     reroutes: int
+    """How often other stages had to go on, because some were lost, frozen or shut down."""
+    lanes: int
+    """Chains of stages that served at the end."""
     seed: int
     acceptance_mode: str
     policy: Mapping[str, float]

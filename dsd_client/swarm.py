@@ -5,7 +5,8 @@ import logging
 import math
 import random
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import grpc.aio
 
@@ -34,6 +35,10 @@ LOOK_SECONDS = 2.0
 """A list of peers is good for so long."""
 ASKED = 3
 """Peers are asked at once whom they know, as some may be gone or frozen."""
+SOON_SECONDS = 1.0
+"""How long a peer that may not be needed is waited for."""
+FAILED_SECONDS, SERVING_SECONDS = 1000.0, 30.0
+"""A detour so long is better than a stage that has just failed, or than to depend on one stage twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,25 @@ class Stage:
         return hash(self.address)
 
 
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a chain should be like. Stages that `failed`, or serve already, are taken only where there are no others."""
+
+    dtype: DType | None = None
+    failed: frozenset[Address] = frozenset()
+    serving: frozenset[Address] = frozenset()
+
+    def allow(self, stage: Stage) -> bool:
+        return self.dtype in (None, stage.dtype) and not stage.description.draining
+
+    def offer(self, stage: Stage) -> Offer:
+        drawback = FAILED_SECONDS if stage.address in self.failed else SERVING_SECONDS if stage.address in self.serving else 0.0
+        return replace(stage.offer, seconds=stage.offer.seconds + drawback)
+
+
+ANY = Wishes()
+
+
 class Swarm:
     """The peers that were named, those that they know, and a channel to each. Close it."""
 
@@ -78,23 +102,30 @@ class Swarm:
         self._peers = dict(seeds.peers)
         self._records: dict[Address, PeerRecord] = {}
         self._looked_at = -math.inf
+        self._left_out: set[str] = set()
+        """What was said of peers that are done without; once is enough."""
         self._channels: dict[Address, tuple[PeerId, grpc.aio.Channel]] = {}
         self._round_trips = RoundTrips[Address]()
 
-    async def chain(self, manifest_hash: str) -> tuple[Stage, ...]:
-        """The stages to send to, in order. Raises NoPeers, Refused, NotCovered or TimedOut."""
+    async def chain(self, manifest_hash: str, wishes: Wishes = ANY) -> tuple[Stage, ...]:
+        """The stages to send to, in order. A peer that does not answer is waited for only where no chain does without it.
+
+        Raises NoPeers, Refused, NotCovered or TimedOut.
+        """
         if not self._peers:
             raise NoPeers("no peer was named; pass --join HOST:PORT of a running dsd-node, or try `dsd-client demo`")
         await self._look_around(manifest_hash)
-        describing = (self._describe(address, manifest_hash) for address in self._peers)
-        answers = await asyncio.gather(*describing, return_exceptions=True)
-        stages = [answer for answer in answers if isinstance(answer, Stage)]
-        failures = [answer for answer in answers if isinstance(answer, BaseException)]
-        route = _route(stages, failures)
-        _require_one_dtype(route)
-        for failure in failures:
-            log.info("left out: %s", failure)
-        return route
+        asked = [asyncio.create_task(self._describe(address, manifest_hash)) for address in self._peers]
+        try:
+            await asyncio.wait(asked, timeout=SOON_SECONDS)
+            with suppress(DsdError):
+                return self._route(asked, wishes)
+            await asyncio.wait(asked)
+            return self._route(asked, wishes)
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     async def close(self) -> None:
         await asyncio.gather(*(channel.close() for _, channel in self._channels.values()))
@@ -149,6 +180,18 @@ class Swarm:
         except DsdError:
             self._round_trips.forget(address)
             raise
+
+    def _route(self, asked: Sequence[asyncio.Task[Stage]], wishes: Wishes) -> tuple[Stage, ...]:
+        """Among those that have answered by now."""
+        answered = [task for task in asked if task.done()]
+        stages = [task.result() for task in answered if task.exception() is None]
+        failures = [failure for task in answered if (failure := task.exception()) is not None]
+        failures += [_leaving(stage) for stage in stages if stage.description.draining]
+        route = _route(stages, failures, wishes)
+        for reason in {str(failure) for failure in failures} - self._left_out:
+            log.info("left out: %s", reason)
+            self._left_out.add(reason)
+        return route
 
     async def _stage(self, address: Address, manifest_hash: str) -> Stage:
         peer, channel = await self._channel(address)
@@ -211,16 +254,23 @@ def _require_sense(said: stage_pb2.DescribeResponse, address: Address) -> None:
         raise ProtocolError(f"the peer at {address} describes a stage that cannot be; join another")
 
 
-def _route(stages: Sequence[Stage], failures: Sequence[BaseException]) -> tuple[Stage, ...]:
+def _route(stages: Sequence[Stage], failures: Sequence[BaseException], wishes: Wishes) -> tuple[Stage, ...]:
     """Peers that do not answer are done without, unless they may be what is missing: then the first's error is raised."""
-    if not stages:
-        raise failures[0]
+    offers = {stage: wishes.offer(stage) for stage in stages if wishes.allow(stage)}
+    if not offers:
+        raise failures[0] if failures else NoPeers("no peer has answered; check that one is running")
     try:
-        return chain({stage: stage.offer for stage in stages}, stages[0].description.num_layers, links_of(stages))
+        route = chain(offers, stages[0].description.num_layers, links_of(stages))
     except NotCovered:
         if failures:
             raise failures[0] from None
         raise
+    _require_one_dtype(route)
+    return route
+
+
+def _leaving(stage: Stage) -> Refused:
+    return Refused(f"the peer at {stage.address} is being shut down; join another")
 
 
 def links_of(stages: Sequence[Stage]) -> Links[Stage]:

@@ -34,6 +34,8 @@ class _Arrived:
     frame: Frame
     hidden: HiddenStates | None
     time: ComputeTime
+    draining: bool
+    """A stage before this one will soon be gone."""
 
 
 class ServedSession:
@@ -55,6 +57,8 @@ class ServedSession:
         """Who opened it: nobody else reads its verdicts or closes it."""
         self.upstream = upstream
         """Who sends its frames: nobody else may."""
+        self.draining = False
+        """This stage will soon be gone: said with all that is passed on."""
         self.idle_seconds = idle_seconds
         self.last_frame_at = now
         self.has_computed = False
@@ -133,7 +137,7 @@ class ServedSession:
         hidden = self._hidden(message, len(frame.nodes))
         self.last_frame_at = asyncio.get_running_loop().time()
         self._tree.register(frame)
-        await self._inbox.put(_Arrived(frame, hidden, time_from_wire(message)))
+        await self._inbox.put(_Arrived(frame, hidden, time_from_wire(message), message.draining))
 
     def _hidden(self, message: stage_pb2.Frame, rows: int) -> HiddenStates | None:
         span = self._engine.span
@@ -151,13 +155,15 @@ class ServedSession:
             computed = await self._engine.compute(self._tree, self._kv, arrived.frame, arrived.hidden, self._rule)
             if computed is not None:
                 self.has_computed = True
-                await self._pass_on(computed, arrived.time.plus(computed.seconds))
+                await self._pass_on(computed, arrived)
 
-    async def _pass_on(self, computed: Computed, time: ComputeTime) -> None:
+    async def _pass_on(self, computed: Computed, arrived: _Arrived) -> None:
+        time, draining = arrived.time.plus(computed.seconds), arrived.draining or self.draining
         if computed.hidden is not None and self._downstream is not None:
-            await self._downstream.send(frame_to_wire(computed.frame, time, hidden_to_wire(computed.hidden)))
+            hidden = hidden_to_wire(computed.hidden)
+            await self._downstream.send(frame_to_wire(computed.frame, time, hidden, draining=draining))
         elif computed.verdicts:
-            await self._verdicts.put(verdicts_to_wire(computed.verdicts, time))
+            await self._verdicts.put(verdicts_to_wire(computed.verdicts, time, draining=draining))
 
 
 async def _first_of(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:

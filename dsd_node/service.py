@@ -10,6 +10,7 @@ import grpc.aio
 
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError, PromptTooLong, ProtocolError, Refused, TimedOut, UsageError
+from dsd_core.membership.record import State
 from dsd_core.model import tensors
 from dsd_core.model.kv import KvStore
 from dsd_core.model.memory import available_bytes
@@ -31,6 +32,7 @@ from dsd_node.served_session import ServedSession, session_ended
 log = logging.getLogger(__name__)
 
 MAX_IDLE_SECONDS = 1800
+DRAIN_LOOK_SECONDS = 0.05
 KV_MEMORY = 0.8
 """Of what is left once the span is loaded, the part that is promised to sessions."""
 
@@ -48,6 +50,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         self._quotas = quotas
         self._channels = Channels(transport)
         self._sessions: dict[bytes, ServedSession] = {}
+        self._draining = False
 
     async def Describe(self, request: stage_pb2.DescribeRequest, context: Context) -> stage_pb2.DescribeResponse:
         async with _answering(context):
@@ -66,6 +69,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
             vocab_size=span.vocab_size,
             dtype=dtype_to_wire(tensors.wire_dtype(span.dtype)),
             max_positions=self._source.max_positions,
+            draining=self._draining,
         )
 
     async def OpenSession(self, request: stage_pb2.OpenSessionRequest, context: Context) -> stage_pb2.OpenSessionResponse:
@@ -132,6 +136,18 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
                 if reason := session.overdue(now):
                     await self._close(session_id, reason)
 
+    @property
+    def state(self) -> State:
+        return State.DRAINING if self._draining else State.SERVING
+
+    async def drain(self) -> None:
+        """Refuse new sessions and tell the owners of the others to move them; returns when none is left."""
+        self._draining = True
+        while self._sessions:
+            for session in self._sessions.values():
+                session.draining = True
+            await asyncio.sleep(DRAIN_LOOK_SECONDS)
+
     async def close(self) -> None:
         """End every session and every channel."""
         for session_id in list(self._sessions):
@@ -160,6 +176,8 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
             raise
 
     def _check_room(self, session_id: bytes, capacity: int) -> None:
+        if self._draining:
+            raise Refused("the node is being shut down and takes no more sessions; open this one at another")
         if session_id in self._quotas:
             raise Refused("there is a session of this id; draw another")
         if not 0 < capacity <= self._source.max_positions:

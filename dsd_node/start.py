@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from dsd_core.errors import AddressInUse, InvalidSpan, NoPeers, UsageError
-from dsd_core.membership.record import State
 from dsd_core.model import tensors
 from dsd_core.model.source import ModelSource
 from dsd_core.model.span import Span
@@ -29,6 +28,7 @@ from dsd_core.network.join_token import JoinToken
 from dsd_core.network.transport import Secure, Transport, transport
 from dsd_core.wire.v1 import peer_pb2_grpc, stage_pb2_grpc
 from dsd_node.admission import Admission
+from dsd_node.drain import drain, told_to_stop
 from dsd_node.engine import Engine
 from dsd_node.health import Health
 from dsd_node.libraries import require_sound_libraries
@@ -113,15 +113,17 @@ async def serve(config: NodeConfig, load: Callable[[Place, range], Span] | None 
             try:
                 await engine.canary()  # so that what we say of our speed is measured
                 if seat:
-                    seat.gossiper.say(lambda: target_statement(addresses, State.SERVING, place.source, engine, quotas))
+                    seat.gossiper.say(lambda: target_statement(addresses, service.state, place.source, engine, quotas))
                 token = seat.token(addresses[0]) if seat else JoinToken(((addresses[0], ends.peer_id),))
                 _say_ready(config, place.source, engine.span, addresses[0], ends.peer_id, token)
                 async with asyncio.TaskGroup() as tasks:
-                    if sitting:
-                        tasks.create_task(_end_of(sitting))
-                    tasks.create_task(service.close_idle())
-                    tasks.create_task(admission.watch_bans())
-                    tasks.create_task(health.watch())
+                    jobs = [service.close_idle(), admission.watch_bans(), health.watch()]
+                    jobs += [_end_of(sitting)] if sitting else []
+                    watching = [tasks.create_task(job) for job in jobs]
+                    await told_to_stop()
+                    await drain(service, health)
+                    for task in watching:
+                        task.cancel()
             finally:
                 await health.drain()
                 await service.close()

@@ -110,6 +110,8 @@ class _Talk:
                 speculation=self._options.speculation,
                 lookahead=self._options.lookahead,
                 candidates=self._options.candidates,
+                lanes=self._options.lanes,
+                standby=self._options.standby,
             )
         )
         return self._answers

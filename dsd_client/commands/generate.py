@@ -22,6 +22,8 @@ async def generate(options: AnswerOptions, prompt: str, logprobs: int, form: str
             speculation=options.speculation,
             lookahead=options.lookahead,
             candidates=options.candidates,
+            lanes=options.lanes,
+            standby=options.standby,
             logprobs=logprobs,
         ) as answers:
             try:

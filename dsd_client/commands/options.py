@@ -14,6 +14,16 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
 
+
+class LaneCount(click.ParamType[int | None]):
+    """A number of lanes; `auto`, which is None, leaves it to the client."""
+
+    name = "lanes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        return None if value in (None, "auto") else click.IntRange(min=1).convert(value, param, ctx)
+
+
 _SWARM_OPTIONS = [
     click.option("--join", multiple=True, metavar="ADDRESS|TOKEN", help="A running node; once for each that serves the model."),
     click.option("--model", metavar="ID|DIR", help="The target. [default: the embedded one]"),
@@ -24,7 +34,14 @@ _SWARM_OPTIONS = [
     ),
     click.option("--data-dir", metavar="DIR", help="Where your key is kept, and whom you met. [default: the user's own]"),
     click.option("--insecure-loopback", is_flag=True, help="No TLS; for nodes of this machine that were started so."),
-    click.option("--timeout", type=float, default=60.0, show_default=True, metavar="SECONDS", help="Longest round."),
+    click.option(
+        "--timeout",
+        type=float,
+        default=60.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Longest round, and longest search for other stages when some are lost.",
+    ),
 ]
 
 _MODE_OPTIONS = [
@@ -47,6 +64,22 @@ _MODE_OPTIONS = [
 
 _ANSWER_OPTIONS = [
     click.option("--lookahead", type=int, metavar="K", help="The most tokens of a frame. [default: as many as pay]"),
+    click.option(
+        "--lanes",
+        type=LaneCount(),
+        default="auto",
+        show_default=True,
+        metavar="N|auto",
+        help="Chains of stages that may serve at once.",
+    ),
+    click.option(
+        "--standby",
+        type=click.IntRange(0, 1),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="1 keeps a second chain warm, to go on at once when a stage is lost.",
+    ),
     click.option("--max-new-tokens", type=int, default=256, show_default=True, metavar="N"),
     click.option("--temperature", type=float, metavar="T", help="0 is greedy. [default: the model's own settings, else 0]"),
     click.option("--top-p", type=float, metavar="P"),
@@ -87,6 +120,8 @@ class AnswerOptions:
     speculation: str
     lookahead: int | None
     candidates: int
+    lanes: int | None
+    standby: int
     max_new_tokens: int
     stop: tuple[str, ...]
     sampling: Mapping[str, Any]
@@ -117,6 +152,8 @@ class AnswerOptions:
             speculation=given["speculation"],
             lookahead=given["lookahead"],
             candidates=given.get("candidates", CANDIDATES),
+            lanes=given["lanes"],
+            standby=given["standby"],
             max_new_tokens=given["max_new_tokens"],
             stop=given["stop"],
             sampling={name: given[name] for name in _SAMPLING if given[name] is not None},

@@ -158,7 +158,12 @@ class Emit:
 
 @dataclass(frozen=True, slots=True)
 class OpenLane:
-    """One more lane is wanted. Look for it until it is found, and report LaneOpened, or give up."""
+    """One more lane is wanted. Look for it until it is found, and report LaneOpened, or give up.
+
+    A replica is to serve beside others, and is of use only if it shares no stage with them.
+    """
+
+    replica: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,9 +79,10 @@ class Lanes:
         closing = staying[self._wanted :]
         if any(lane.is_warm(self._tree) for lane in staying):
             closing += [lane for lane in self._lanes.values() if lane.leaves]
-        opening = max(0, self._wanted - len(staying) - self._opening)
-        self._opening += opening
-        return [*self._close(closing), *([OpenLane()] * opening)]
+        there = len(staying) + self._opening
+        opening = range(there, max(there, self._wanted))
+        self._opening += len(opening)
+        return [*self._close(closing), *(OpenLane(replica=0 < place < self._serving) for place in opening)]
 
     def _close(self, lanes: Sequence[Lane]) -> list[Action]:
         for lane in lanes:

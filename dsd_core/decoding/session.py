@@ -88,6 +88,8 @@ class Counts:
     near_ties: int = 0
     relaxed: int = 0
     """Of the accepted, those that stand though the target chose otherwise."""
+    reroutes: int = 0
+    """How often another lane had to go on, because the leading one was lost, overdue or draining."""
 
     @property
     def new_tokens(self) -> int:
@@ -139,6 +141,7 @@ class Session:
         self._policy = policy
         self._acceptance = acceptance or Exact()
         self._lanes = Lanes(self.tree, serving=config.lanes, standby=config.standby, round_seconds=config.round_seconds)
+        self._leading: Lane | None = None
         self._drafting: _Request | None = None
         self._next_draft = DraftId(1)
         self._answer: _Answer | None = None
@@ -148,6 +151,16 @@ class Session:
     @property
     def answering(self) -> bool:
         return self._answer is not None
+
+    @property
+    def leading(self) -> LaneId | None:
+        """The lane that serves before all others, or did last."""
+        return self._leading.id if self._leading is not None else None
+
+    @property
+    def lanes_serving(self) -> int:
+        """How many lanes serve now; none while all are lost or overdue."""
+        return len(self._lanes.serving())
 
     @property
     def deadline(self) -> float | None:
@@ -367,6 +380,7 @@ class Session:
         self._wake_at = None
         if not lanes:
             return actions
+        self._follow(lanes[0])
         view = View(
             tree=self.tree,
             lanes=lanes,
@@ -384,6 +398,12 @@ class Session:
                     actions += self._send(move, now, is_prompt=view.is_prompt)
         self._wake_at = self._policy.wake_at
         return actions
+
+    def _follow(self, leading: Lane) -> None:
+        left = self._leading
+        if left is not None and left is not leading and (left.leaves or self._lanes.get(left.id) is not left):
+            self.counts.reroutes += 1
+        self._leading = leading
 
     def _draft(self, move: Propose, now: float, *, is_prompt: bool) -> Draft:
         request = _Request(self._next_draft, move.parents, move.steps, move.candidates, now, is_prompt)

@@ -25,7 +25,9 @@ def session_id_from_wire(session_id: bytes) -> bytes:
     return session_id
 
 
-def frame_to_wire(frame: Frame, time: ComputeTime, hidden: stage_pb2.Tensor | None = None) -> stage_pb2.Frame:
+def frame_to_wire(
+    frame: Frame, time: ComputeTime, hidden: stage_pb2.Tensor | None = None, *, draining: bool = False
+) -> stage_pb2.Frame:
     return stage_pb2.Frame(
         nodes=[node.id for node in frame.nodes],
         parents=[node.parent for node in frame.nodes],
@@ -35,6 +37,7 @@ def frame_to_wire(frame: Frame, time: ComputeTime, hidden: stage_pb2.Tensor | No
         hidden=hidden,
         compute_micros=_micros(time.total),
         slowest_micros=_micros(time.slowest),
+        draining=draining,
     )
 
 
@@ -58,7 +61,9 @@ def time_from_wire(message: stage_pb2.Frame | stage_pb2.StreamVerdictsResponse) 
     return ComputeTime(message.compute_micros / 1e6, message.slowest_micros / 1e6)
 
 
-def verdicts_to_wire(verdicts: Sequence[Verdict], time: ComputeTime) -> stage_pb2.StreamVerdictsResponse:
+def verdicts_to_wire(
+    verdicts: Sequence[Verdict], time: ComputeTime, *, draining: bool = False
+) -> stage_pb2.StreamVerdictsResponse:
     return stage_pb2.StreamVerdictsResponse(
         nodes=[verdict.node for verdict in verdicts],
         choices=[verdict.choice for verdict in verdicts],
@@ -66,6 +71,7 @@ def verdicts_to_wire(verdicts: Sequence[Verdict], time: ComputeTime) -> stage_pb
         statistics=[_statistics_to_wire(verdict, verdict.entropy) for verdict in verdicts if verdict.entropy is not None],
         compute_micros=_micros(time.total),
         slowest_micros=_micros(time.slowest),
+        draining=draining,
     )
 
 

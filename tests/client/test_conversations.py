@@ -12,12 +12,12 @@ from dsd_client import Chunk, Client, FinishReason, SamplingParams
 from dsd_client.drafting import DraftThread, LocalDrafter
 from dsd_core.decoding.contexts import Contexts
 from dsd_core.decoding.events import DraftedToken
-from dsd_core.errors import DsdError, OutOfCapacity, PeerLost, PromptTooLong, TimedOut, UsageError
+from dsd_core.errors import DsdError, NoPeers, OutOfCapacity, PromptTooLong, UsageError
 from dsd_core.model.drafter import ModelDrafter
 from dsd_core.model.span import Span
 from dsd_node.served_session import session_ended
 from tests.client.conftest import Clients
-from tests.conftest import END, LAYERS, POSITIONS, InProcessSwarm, TinyModel, build_model, eventually, save
+from tests.conftest import END, LAYERS, POSITIONS, InProcessSwarm, TinyModel, build_model, save
 
 OtherFiles = Callable[..., Path]
 
@@ -260,7 +260,7 @@ async def test_what_there_was_outlives_the_peer(
     nodes = [await new_swarm.start(target, span) for span in (range(1), range(1, 3), range(3, LAYERS))]
     reference = target.greedy(prompt, 300).token_ids
     shown: list[str] = []
-    async with Client(new_swarm.addresses, str(target), str(drafter), timeout=10) as client:
+    async with Client(new_swarm.addresses, str(target), str(drafter), timeout=0.5) as client:
 
         async def kill_after_eight(chunk: Chunk) -> None:
             shown.append(chunk.text)
@@ -269,9 +269,8 @@ async def test_what_there_was_outlives_the_peer(
 
         chunks = client.stream(prompt, max_new_tokens=300, speculation=speculation, lookahead=3)
         error = await interruption(chunks, kill_after_eight)
-        assert type(error) is PeerLost
-        # A write that finds the connection gone may leave no trace of the status that named the hop: one in a hundred.
-        assert nodes[dying].address in str(error) or "in the middle of a message" in str(error)
+        assert type(error) is NoPeers
+        assert nodes[dying].address in str(error)
         assert len(error.token_ids) >= 8
         assert list(error.token_ids) == reference[: len(error.token_ids)]
         assert error.text == "".join(shown)
@@ -294,8 +293,7 @@ async def test_a_stage_that_freezes(
                 monkeypatch.setattr(Span, "forward", lambda *given: (time.sleep(1.2), forward(*given))[1])
 
         error = await interruption(client.stream(prompt, max_new_tokens=100), freeze_after_five)
-        assert type(error) is TimedOut
-        assert new_swarm.addresses[0] in str(error)
+        assert type(error) is NoPeers
         assert list(error.token_ids) == shown
         assert len(shown) >= 5
 
@@ -445,14 +443,17 @@ async def test_an_answer_that_is_too_long(clients: Clients, swarms: dict[int, In
     await swarms[2].is_free()
 
 
-async def test_a_session_closed_by_its_stage_is_an_error(clients: Clients, swarms: dict[int, InProcessSwarm]) -> None:
+async def test_a_session_that_its_stage_closes_is_opened_anew(
+    clients: Clients, swarms: dict[int, InProcessSwarm], target: TinyModel
+) -> None:
     client = await clients(2)
-    node = swarms[2].nodes[1]
+    service = swarms[2].nodes[1].service
     async with client.conversation(positions=100, speculation="off") as answers:
-
-        async def close(chunk: Chunk) -> None:
-            for session_id in list(node.service._sessions):
-                await node.service._close(session_id, session_ended())
-
-        assert (await interruption(answers.ask([5, 6, 7], max_new_tokens=60), close)).token_ids
-    await eventually(lambda: swarms[2].sessions == 0)
+        chunks = 0
+        async for _ in answers.ask([5, 6, 7], max_new_tokens=60):
+            chunks += 1
+            for session_id in list(service._sessions) if chunks in (5, 20) else ():
+                await service._close(session_id, session_ended())
+        target.greedy([5, 6, 7], 60).assert_same(answers.result.token_ids)
+        assert answers.result.stats.reroutes == 2
+    await swarms[2].is_free()

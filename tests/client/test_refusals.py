@@ -20,7 +20,6 @@ from dsd_core.errors import (
     NoPeers,
     NotCovered,
     OutOfCapacity,
-    PeerLost,
     PromptTooLong,
     ProtocolError,
     Refused,
@@ -388,25 +387,27 @@ async def test_a_description_that_cannot_be(target: TinyModel, liar: tuple[Liar,
 
 
 @pytest.mark.parametrize(
-    "said",
+    ("said", "complaint"),
     [
-        {"nodes": [99], "choices": [5], "margins": [1.0]},  # never sent
-        {"nodes": [3], "choices": [320], "margins": [1.0]},
-        {"nodes": [3], "choices": [5], "margins": [float("nan")]},
-        {"nodes": [3, 3], "choices": [5], "margins": [1.0]},
+        ({"nodes": [99], "choices": [5], "margins": [1.0]}, "never sent"),
+        ({"nodes": [3], "choices": [320], "margins": [1.0]}, "not in the vocabulary"),
+        ({"nodes": [3], "choices": [5], "margins": [float("nan")]}, "never behind"),
+        ({"nodes": [3, 3], "choices": [5], "margins": [1.0]}, "differ in length"),
     ],
 )
-async def test_a_verdict_that_cannot_be(target: TinyModel, liar: tuple[Liar, str], said: dict[str, Any]) -> None:
+async def test_a_verdict_that_cannot_be(
+    target: TinyModel, liar: tuple[Liar, str], said: dict[str, Any], complaint: str
+) -> None:
     lies, address = liar
     lies.verdicts = [stage_pb2.StreamVerdictsResponse(**said)]
-    async with Client([address], str(target), "none", timeout=5) as client:
-        with pytest.raises(ProtocolError):
+    async with Client([address], str(target), "none", timeout=0.3) as client:
+        with pytest.raises(NoPeers, match=complaint):
             await client.generate([5, 6, 7], max_new_tokens=4)
 
 
 async def test_a_lane_that_ends_its_verdicts(target: TinyModel, liar: tuple[Liar, str]) -> None:
-    async with Client([liar[1]], str(target), "none", timeout=5) as client:
-        with pytest.raises(PeerLost):
+    async with Client([liar[1]], str(target), "none", timeout=0.3) as client:
+        with pytest.raises(NoPeers, match=liar[1]):
             await client.generate([5, 6, 7], max_new_tokens=4)
 
 

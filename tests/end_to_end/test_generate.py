@@ -202,12 +202,12 @@ def test_the_ready_line_and_a_node_that_is_killed(
     commands: Commands, target: TinyModel, own_nodes: list[tuple[subprocess.Popen[str], dict[str, str]]]
 ) -> None:
     (first, living), (last, dying) = own_nodes
-    answering = _long_answer(commands, target, [living["join"], dying["join"]])
+    answering = _long_answer(commands, target, [living["join"], dying["join"]], "--timeout", "1")
     assert answering.stdout is not None
     begun = answering.stdout.read(30)
     last.kill()
     found = ended(answering)
-    message = found.assert_failed(13)
+    message = found.assert_failed(3)
     assert dying["address"] in message
     whole = target.tokenizer.decode(
         target.greedy(target.tokenizer(PROMPT)["input_ids"], 480).token_ids, skip_special_tokens=True

@@ -24,43 +24,43 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64sd_core/wire/v1/stage.proto\x12\x06\x64sd.v1\"L\n\x0f\x44\x65scribeRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x1f\n\x17oldest_protocol_version\x18\x02 \x01(\r\"\x90\x02\n\x10\x44\x65scribeResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmanifest_hash\x18\x03 \x01(\x0c\x12\x13\n\x0b\x66irst_layer\x18\x04 \x01(\r\x12\x11\n\tend_layer\x18\x05 \x01(\r\x12\x12\n\nnum_layers\x18\x06 \x01(\r\x12\x13\n\x0bhidden_size\x18\x07 \x01(\r\x12\x12\n\nvocab_size\x18\x08 \x01(\r\x12\x1f\n\x05\x64type\x18\t \x01(\x0e\x32\x10.dsd.v1.DataType\x12\x15\n\rmax_positions\x18\n \x01(\r\x12\x1f\n\x17oldest_protocol_version\x18\x0b \x01(\r\"\xb8\x01\n\x12OpenSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x63\x61pacity\x18\x02 \x01(\r\x12\x12\n\ndownstream\x18\x03 \x01(\t\x12\"\n\x08sampling\x18\x04 \x01(\x0b\x32\x10.dsd.v1.Sampling\x12\x14\n\x0cidle_seconds\x18\x05 \x01(\r\x12\x15\n\rupstream_peer\x18\x06 \x01(\x0c\x12\x17\n\x0f\x64ownstream_peer\x18\x07 \x01(\x0c\"-\n\x13OpenSessionResponse\x12\x16\n\x0ereserved_bytes\x18\x01 \x01(\x04\"\x90\x01\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x1a\n\x12repetition_penalty\x18\x04 \x01(\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x06\x12\x14\n\x0c\x63hoice_index\x18\x06 \x01(\r\x12\x11\n\ttop_count\x18\x07 \x01(\r\")\n\x13\x43loseSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\"\x16\n\x14\x43loseSessionResponse\"G\n\x13StreamFramesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\x1c\n\x05\x66rame\x18\x02 \x01(\x0b\x32\r.dsd.v1.Frame\"\x16\n\x14StreamFramesResponse\"\xac\x01\n\x05\x46rame\x12\r\n\x05nodes\x18\x01 \x03(\r\x12\x0f\n\x07parents\x18\x02 \x03(\r\x12\x0e\n\x06tokens\x18\x03 \x03(\r\x12\x15\n\rwants_verdict\x18\x04 \x03(\x08\x12\x0c\n\x04keep\x18\x05 \x01(\r\x12\x1e\n\x06hidden\x18\x06 \x01(\x0b\x32\x0e.dsd.v1.Tensor\x12\x16\n\x0e\x63ompute_micros\x18\x07 \x01(\r\x12\x16\n\x0eslowest_micros\x18\x08 \x01(\r\"F\n\x06Tensor\x12\x1f\n\x05\x64type\x18\x01 \x01(\x0e\x32\x10.dsd.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"+\n\x15StreamVerdictsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\"\xa1\x01\n\x16StreamVerdictsResponse\x12\r\n\x05nodes\x18\x01 \x03(\r\x12\x0f\n\x07\x63hoices\x18\x02 \x03(\r\x12\x0f\n\x07margins\x18\x03 \x03(\x02\x12&\n\nstatistics\x18\x04 \x03(\x0b\x32\x12.dsd.v1.Statistics\x12\x16\n\x0e\x63ompute_micros\x18\x05 \x01(\r\x12\x16\n\x0eslowest_micros\x18\x06 \x01(\r\"P\n\nStatistics\x12\x0e\n\x06tokens\x18\x01 \x03(\r\x12\x11\n\tlog_probs\x18\x02 \x03(\x02\x12\x0e\n\x06scores\x18\x03 \x03(\x02\x12\x0f\n\x07\x65ntropy\x18\x04 \x01(\x02*k\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x03\x32\x80\x03\n\x0cStageService\x12=\n\x08\x44\x65scribe\x12\x17.dsd.v1.DescribeRequest\x1a\x18.dsd.v1.DescribeResponse\x12\x46\n\x0bOpenSession\x12\x1a.dsd.v1.OpenSessionRequest\x1a\x1b.dsd.v1.OpenSessionResponse\x12I\n\x0c\x43loseSession\x12\x1b.dsd.v1.CloseSessionRequest\x1a\x1c.dsd.v1.CloseSessionResponse\x12K\n\x0cStreamFrames\x12\x1b.dsd.v1.StreamFramesRequest\x1a\x1c.dsd.v1.StreamFramesResponse(\x01\x12Q\n\x0eStreamVerdicts\x12\x1d.dsd.v1.StreamVerdictsRequest\x1a\x1e.dsd.v1.StreamVerdictsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64sd_core/wire/v1/stage.proto\x12\x06\x64sd.v1\"L\n\x0f\x44\x65scribeRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x1f\n\x17oldest_protocol_version\x18\x02 \x01(\r\"\xa2\x02\n\x10\x44\x65scribeResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmanifest_hash\x18\x03 \x01(\x0c\x12\x13\n\x0b\x66irst_layer\x18\x04 \x01(\r\x12\x11\n\tend_layer\x18\x05 \x01(\r\x12\x12\n\nnum_layers\x18\x06 \x01(\r\x12\x13\n\x0bhidden_size\x18\x07 \x01(\r\x12\x12\n\nvocab_size\x18\x08 \x01(\r\x12\x1f\n\x05\x64type\x18\t \x01(\x0e\x32\x10.dsd.v1.DataType\x12\x15\n\rmax_positions\x18\n \x01(\r\x12\x1f\n\x17oldest_protocol_version\x18\x0b \x01(\r\x12\x10\n\x08\x64raining\x18\x0c \x01(\x08\"\xb8\x01\n\x12OpenSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x63\x61pacity\x18\x02 \x01(\r\x12\x12\n\ndownstream\x18\x03 \x01(\t\x12\"\n\x08sampling\x18\x04 \x01(\x0b\x32\x10.dsd.v1.Sampling\x12\x14\n\x0cidle_seconds\x18\x05 \x01(\r\x12\x15\n\rupstream_peer\x18\x06 \x01(\x0c\x12\x17\n\x0f\x64ownstream_peer\x18\x07 \x01(\x0c\"-\n\x13OpenSessionResponse\x12\x16\n\x0ereserved_bytes\x18\x01 \x01(\x04\"\x90\x01\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x1a\n\x12repetition_penalty\x18\x04 \x01(\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x06\x12\x14\n\x0c\x63hoice_index\x18\x06 \x01(\r\x12\x11\n\ttop_count\x18\x07 \x01(\r\")\n\x13\x43loseSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\"\x16\n\x14\x43loseSessionResponse\"G\n\x13StreamFramesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\x1c\n\x05\x66rame\x18\x02 \x01(\x0b\x32\r.dsd.v1.Frame\"\x16\n\x14StreamFramesResponse\"\xbe\x01\n\x05\x46rame\x12\r\n\x05nodes\x18\x01 \x03(\r\x12\x0f\n\x07parents\x18\x02 \x03(\r\x12\x0e\n\x06tokens\x18\x03 \x03(\r\x12\x15\n\rwants_verdict\x18\x04 \x03(\x08\x12\x0c\n\x04keep\x18\x05 \x01(\r\x12\x1e\n\x06hidden\x18\x06 \x01(\x0b\x32\x0e.dsd.v1.Tensor\x12\x16\n\x0e\x63ompute_micros\x18\x07 \x01(\r\x12\x16\n\x0eslowest_micros\x18\x08 \x01(\r\x12\x10\n\x08\x64raining\x18\t \x01(\x08\"F\n\x06Tensor\x12\x1f\n\x05\x64type\x18\x01 \x01(\x0e\x32\x10.dsd.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"+\n\x15StreamVerdictsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\"\xb3\x01\n\x16StreamVerdictsResponse\x12\r\n\x05nodes\x18\x01 \x03(\r\x12\x0f\n\x07\x63hoices\x18\x02 \x03(\r\x12\x0f\n\x07margins\x18\x03 \x03(\x02\x12&\n\nstatistics\x18\x04 \x03(\x0b\x32\x12.dsd.v1.Statistics\x12\x16\n\x0e\x63ompute_micros\x18\x05 \x01(\r\x12\x16\n\x0eslowest_micros\x18\x06 \x01(\r\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08\"P\n\nStatistics\x12\x0e\n\x06tokens\x18\x01 \x03(\r\x12\x11\n\tlog_probs\x18\x02 \x03(\x02\x12\x0e\n\x06scores\x18\x03 \x03(\x02\x12\x0f\n\x07\x65ntropy\x18\x04 \x01(\x02*k\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x03\x32\x80\x03\n\x0cStageService\x12=\n\x08\x44\x65scribe\x12\x17.dsd.v1.DescribeRequest\x1a\x18.dsd.v1.DescribeResponse\x12\x46\n\x0bOpenSession\x12\x1a.dsd.v1.OpenSessionRequest\x1a\x1b.dsd.v1.OpenSessionResponse\x12I\n\x0c\x43loseSession\x12\x1b.dsd.v1.CloseSessionRequest\x1a\x1c.dsd.v1.CloseSessionResponse\x12K\n\x0cStreamFrames\x12\x1b.dsd.v1.StreamFramesRequest\x1a\x1c.dsd.v1.StreamFramesResponse(\x01\x12Q\n\x0eStreamVerdicts\x12\x1d.dsd.v1.StreamVerdictsRequest\x1a\x1e.dsd.v1.StreamVerdictsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dsd_core.wire.v1.stage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=1476
-  _globals['_DATATYPE']._serialized_end=1583
+  _globals['_DATATYPE']._serialized_start=1530
+  _globals['_DATATYPE']._serialized_end=1637
   _globals['_DESCRIBEREQUEST']._serialized_start=40
   _globals['_DESCRIBEREQUEST']._serialized_end=116
   _globals['_DESCRIBERESPONSE']._serialized_start=119
-  _globals['_DESCRIBERESPONSE']._serialized_end=391
-  _globals['_OPENSESSIONREQUEST']._serialized_start=394
-  _globals['_OPENSESSIONREQUEST']._serialized_end=578
-  _globals['_OPENSESSIONRESPONSE']._serialized_start=580
-  _globals['_OPENSESSIONRESPONSE']._serialized_end=625
-  _globals['_SAMPLING']._serialized_start=628
-  _globals['_SAMPLING']._serialized_end=772
-  _globals['_CLOSESESSIONREQUEST']._serialized_start=774
-  _globals['_CLOSESESSIONREQUEST']._serialized_end=815
-  _globals['_CLOSESESSIONRESPONSE']._serialized_start=817
-  _globals['_CLOSESESSIONRESPONSE']._serialized_end=839
-  _globals['_STREAMFRAMESREQUEST']._serialized_start=841
-  _globals['_STREAMFRAMESREQUEST']._serialized_end=912
-  _globals['_STREAMFRAMESRESPONSE']._serialized_start=914
-  _globals['_STREAMFRAMESRESPONSE']._serialized_end=936
-  _globals['_FRAME']._serialized_start=939
-  _globals['_FRAME']._serialized_end=1111
-  _globals['_TENSOR']._serialized_start=1113
-  _globals['_TENSOR']._serialized_end=1183
-  _globals['_STREAMVERDICTSREQUEST']._serialized_start=1185
-  _globals['_STREAMVERDICTSREQUEST']._serialized_end=1228
-  _globals['_STREAMVERDICTSRESPONSE']._serialized_start=1231
-  _globals['_STREAMVERDICTSRESPONSE']._serialized_end=1392
-  _globals['_STATISTICS']._serialized_start=1394
-  _globals['_STATISTICS']._serialized_end=1474
-  _globals['_STAGESERVICE']._serialized_start=1586
-  _globals['_STAGESERVICE']._serialized_end=1970
+  _globals['_DESCRIBERESPONSE']._serialized_end=409
+  _globals['_OPENSESSIONREQUEST']._serialized_start=412
+  _globals['_OPENSESSIONREQUEST']._serialized_end=596
+  _globals['_OPENSESSIONRESPONSE']._serialized_start=598
+  _globals['_OPENSESSIONRESPONSE']._serialized_end=643
+  _globals['_SAMPLING']._serialized_start=646
+  _globals['_SAMPLING']._serialized_end=790
+  _globals['_CLOSESESSIONREQUEST']._serialized_start=792
+  _globals['_CLOSESESSIONREQUEST']._serialized_end=833
+  _globals['_CLOSESESSIONRESPONSE']._serialized_start=835
+  _globals['_CLOSESESSIONRESPONSE']._serialized_end=857
+  _globals['_STREAMFRAMESREQUEST']._serialized_start=859
+  _globals['_STREAMFRAMESREQUEST']._serialized_end=930
+  _globals['_STREAMFRAMESRESPONSE']._serialized_start=932
+  _globals['_STREAMFRAMESRESPONSE']._serialized_end=954
+  _globals['_FRAME']._serialized_start=957
+  _globals['_FRAME']._serialized_end=1147
+  _globals['_TENSOR']._serialized_start=1149
+  _globals['_TENSOR']._serialized_end=1219
+  _globals['_STREAMVERDICTSREQUEST']._serialized_start=1221
+  _globals['_STREAMVERDICTSREQUEST']._serialized_end=1264
+  _globals['_STREAMVERDICTSRESPONSE']._serialized_start=1267
+  _globals['_STREAMVERDICTSRESPONSE']._serialized_end=1446
+  _globals['_STATISTICS']._serialized_start=1448
+  _globals['_STATISTICS']._serialized_end=1528
+  _globals['_STAGESERVICE']._serialized_start=1640
+  _globals['_STAGESERVICE']._serialized_end=2024
 # @@protoc_insertion_point(module_scope)

@@ -78,6 +78,7 @@ class DescribeResponse(google.protobuf.message.Message):
     DTYPE_FIELD_NUMBER: builtins.int
     MAX_POSITIONS_FIELD_NUMBER: builtins.int
     OLDEST_PROTOCOL_VERSION_FIELD_NUMBER: builtins.int
+    DRAINING_FIELD_NUMBER: builtins.int
     protocol_version: builtins.int
     """The newest that the stage speaks."""
     model: builtins.str
@@ -96,6 +97,8 @@ class DescribeResponse(google.protobuf.message.Message):
     """The longest session the model's positions allow."""
     oldest_protocol_version: builtins.int
     """The oldest that the stage speaks; absent: the newest alone."""
+    draining: builtins.bool
+    """The stage takes no more sessions, and will be gone when those that it has have moved."""
     def __init__(
         self,
         *,
@@ -110,8 +113,9 @@ class DescribeResponse(google.protobuf.message.Message):
         dtype: global___DataType.ValueType = ...,
         max_positions: builtins.int = ...,
         oldest_protocol_version: builtins.int = ...,
+        draining: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "end_layer", b"end_layer", "first_layer", b"first_layer", "hidden_size", b"hidden_size", "manifest_hash", b"manifest_hash", "max_positions", b"max_positions", "model", b"model", "num_layers", b"num_layers", "oldest_protocol_version", b"oldest_protocol_version", "protocol_version", b"protocol_version", "vocab_size", b"vocab_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["draining", b"draining", "dtype", b"dtype", "end_layer", b"end_layer", "first_layer", b"first_layer", "hidden_size", b"hidden_size", "manifest_hash", b"manifest_hash", "max_positions", b"max_positions", "model", b"model", "num_layers", b"num_layers", "oldest_protocol_version", b"oldest_protocol_version", "protocol_version", b"protocol_version", "vocab_size", b"vocab_size"]) -> None: ...
 
 global___DescribeResponse = DescribeResponse
 
@@ -281,11 +285,14 @@ class Frame(google.protobuf.message.Message):
     HIDDEN_FIELD_NUMBER: builtins.int
     COMPUTE_MICROS_FIELD_NUMBER: builtins.int
     SLOWEST_MICROS_FIELD_NUMBER: builtins.int
+    DRAINING_FIELD_NUMBER: builtins.int
     keep: builtins.int
     """The deepest committed node, which may be one of this frame's."""
     compute_micros: builtins.int
     """Time that the stages so far have spent computing this frame, in all and at the slowest."""
     slowest_micros: builtins.int
+    draining: builtins.bool
+    """A stage so far will soon be gone."""
     @property
     def nodes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Ids grow, within a frame and from frame to frame. 0 is the root, the empty prefix."""
@@ -311,9 +318,10 @@ class Frame(google.protobuf.message.Message):
         hidden: global___Tensor | None = ...,
         compute_micros: builtins.int = ...,
         slowest_micros: builtins.int = ...,
+        draining: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["hidden", b"hidden"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["compute_micros", b"compute_micros", "hidden", b"hidden", "keep", b"keep", "nodes", b"nodes", "parents", b"parents", "slowest_micros", b"slowest_micros", "tokens", b"tokens", "wants_verdict", b"wants_verdict"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compute_micros", b"compute_micros", "draining", b"draining", "hidden", b"hidden", "keep", b"keep", "nodes", b"nodes", "parents", b"parents", "slowest_micros", b"slowest_micros", "tokens", b"tokens", "wants_verdict", b"wants_verdict"]) -> None: ...
 
 global___Frame = Frame
 
@@ -368,8 +376,11 @@ class StreamVerdictsResponse(google.protobuf.message.Message):
     STATISTICS_FIELD_NUMBER: builtins.int
     COMPUTE_MICROS_FIELD_NUMBER: builtins.int
     SLOWEST_MICROS_FIELD_NUMBER: builtins.int
+    DRAINING_FIELD_NUMBER: builtins.int
     compute_micros: builtins.int
     slowest_micros: builtins.int
+    draining: builtins.bool
+    """A stage of the lane will soon be gone: move the session while it is there."""
     @property
     def nodes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @property
@@ -393,8 +404,9 @@ class StreamVerdictsResponse(google.protobuf.message.Message):
         statistics: collections.abc.Iterable[global___Statistics] | None = ...,
         compute_micros: builtins.int = ...,
         slowest_micros: builtins.int = ...,
+        draining: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["choices", b"choices", "compute_micros", b"compute_micros", "margins", b"margins", "nodes", b"nodes", "slowest_micros", b"slowest_micros", "statistics", b"statistics"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["choices", b"choices", "compute_micros", b"compute_micros", "draining", b"draining", "margins", b"margins", "nodes", b"nodes", "slowest_micros", b"slowest_micros", "statistics", b"statistics"]) -> None: ...
 
 global___StreamVerdictsResponse = StreamVerdictsResponse
 

@@ -1,13 +1,14 @@
 """Nodes of one swarm that find each other on a LAN, by multicast DNS: nobody has to be named."""
 
+import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import ifaddr
-from zeroconf import IPVersion, ServiceStateChange, Zeroconf
+from zeroconf import InterfaceChoice, IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from dsd_core.errors import UsageError
@@ -21,8 +22,10 @@ SERVICE = "_dsd._tcp.local."
 PEER, SWARM = b"peer", b"swarm"
 ASK_MILLIS = 3000
 MAX_ADDRESSES = 3
+MAX_NAMES = 256
 
 Introduce = Callable[[PeerId, tuple[Address, ...]], None]
+Interfaces = list[str | int | tuple[tuple[str, int, int], int]] | InterfaceChoice
 
 
 def addresses_of_this_machine(port: int) -> tuple[Address, ...]:
@@ -34,35 +37,45 @@ def addresses_of_this_machine(port: int) -> tuple[Address, ...]:
 
 @asynccontextmanager
 async def lan(
-    peer: PeerId, swarm: bytes, address: Address, introduce: Introduce, interfaces: Sequence[str] | None = None
+    peer: PeerId, swarm: bytes, address: Address, introduce: Introduce, interfaces: Interfaces = InterfaceChoice.All
 ) -> AsyncIterator[None]:
     """As long as it is open, we are to be found on the LAN, and `introduce` is called for the others of our swarm.
 
     What a stranger claims there is no more than a hint whom to dial: who answers has to prove that it is that peer.
+    Raises OSError where there is no multicast.
     """
-    zeroconf = AsyncZeroconf(interfaces=list(interfaces or [address.host]), ip_version=IPVersion.V4Only)
+    zeroconf = AsyncZeroconf(interfaces=interfaces, ip_version=IPVersion.V4Only)
     finder = _Finder(peer, swarm, introduce)
+    looking = asyncio.create_task(finder.look_up(zeroconf.zeroconf))
+    browser = AsyncServiceBrowser(zeroconf.zeroconf, SERVICE, handlers=[finder.on_change])
     try:
         await zeroconf.async_register_service(_announcement(peer, swarm, address))
-        browser = AsyncServiceBrowser(zeroconf.zeroconf, SERVICE, handlers=[finder.on_change])
         yield
-        await browser.async_cancel()
     finally:
+        looking.cancel()
+        await browser.async_cancel()
         await zeroconf.async_close()
+        await asyncio.wait([looking])
 
 
 class _Finder:
+    """Announcements come as names, which are looked up one after the other."""
+
     def __init__(self, peer: PeerId, swarm: bytes, introduce: Introduce) -> None:
         self._peer = peer
         self._swarm = swarm
         self._introduce = introduce
+        self._names: asyncio.Queue[str] = asyncio.Queue(MAX_NAMES)
 
     def on_change(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
-        if state_change is ServiceStateChange.Removed:
-            return
-        info = AsyncServiceInfo(service_type, name)
-        if info.load_from_cache(zeroconf):
-            self._meet(info)
+        if state_change is not ServiceStateChange.Removed and not self._names.full():
+            self._names.put_nowait(name)
+
+    async def look_up(self, zeroconf: Zeroconf) -> None:
+        while True:
+            info = AsyncServiceInfo(SERVICE, await self._names.get())
+            if await info.async_request(zeroconf, ASK_MILLIS):
+                self._meet(info)
 
     def _meet(self, info: AsyncServiceInfo) -> None:
         said = info.properties

@@ -62,8 +62,11 @@ class Seat:
             if on_lan and not address.is_loopback and address.is_ipv4:
                 from dsd_node.lan import lan  # of no use to those who stay on their machine
 
-                swarm = self._seeds.swarm or b""
-                await stack.enter_async_context(lan(self._transport.peer_id, swarm, address, self.gossiper.introduce))
+                found = lan(self._transport.peer_id, self._seeds.swarm or b"", address, self.gossiper.introduce)
+                try:
+                    await stack.enter_async_context(found)
+                except OSError as error:
+                    log.warning("no multicast here, so nobody is found on the LAN: %s", error)
 
     def token(self, address: Address) -> JoinToken:
         """With which others join: we, who live at `address`, and whom we know."""

@@ -6,6 +6,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 
 import grpc.aio
 
@@ -32,7 +33,7 @@ from dsd_core.membership.events import (
 )
 from dsd_core.membership.ids import Handle, PeerId, handle_of
 from dsd_core.membership.membership import Membership, MembershipConfig
-from dsd_core.membership.record import PeerRecord, SignedRecord
+from dsd_core.membership.record import PeerRecord, SignedRecord, State
 from dsd_core.network.address import Address
 from dsd_core.network.identity import public_bytes_of
 from dsd_core.network.signed_record import require_signature, sign
@@ -78,6 +79,14 @@ class Gossiper:
         """Tell the swarm at once; from then on `statement` is asked whenever our record is signed anew."""
         self._statement = statement
         self._publish(Publish(self._sequence, self._config.ttl_seconds(len(self._membership.table) + 1)))
+
+    async def leave(self) -> None:
+        """Tell some of the others that we go. They learn it anyway, but later."""
+        if self._statement is not None:
+            said = replace(self._statement(), state=State.DRAINING)
+            self.say(lambda: said)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._config.round_seconds)
 
     def introduce(self, peer: PeerId, addresses: tuple[Address, ...]) -> None:
         """Somebody is said to be a member, and to live there."""

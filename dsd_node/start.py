@@ -125,6 +125,8 @@ async def serve(config: NodeConfig, load: Callable[[Place, range], Span] | None 
                     for task in watching:
                         task.cancel()
             finally:
+                if seat:
+                    await seat.gossiper.leave()
                 await health.drain()
                 await service.close()
                 engine.close()

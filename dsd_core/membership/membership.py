@@ -52,6 +52,7 @@ MAX_RECORDS = 1024
 MAX_SUSPECTED = 64
 MAX_OUTSIDERS = 64
 HELPERS = 3
+TOLD_AT_ONCE = 3
 SLICE = 8
 """Records whose sequences are compared in a round beside the news, so that what was missed is found in the end."""
 OUTSIDE_ROUNDS = 10
@@ -112,8 +113,7 @@ class Membership:
             case Tick():
                 return self._on_tick(now)
             case Published(signed):
-                self._admit(Passed(signed, 0.0), now)
-                return []
+                return self._on_published(signed, now)
             case Introduced(peer, addresses):
                 return self._on_introduced(peer, addresses)
             case Asked(gossip):
@@ -185,6 +185,13 @@ class Membership:
     def _forget_old_news(self, now: float) -> None:
         old_age = self.config.spread_seconds(len(self.table))
         self._news = {handle: signed_at for handle, signed_at in self._news.items() if now - signed_at <= old_age}
+
+    def _on_published(self, signed: SignedRecord, now: float) -> list[Action]:
+        """Our own news does not wait for the next round."""
+        passed = Passed(signed, 0.0)
+        self._admit(passed, now)
+        gossip = Gossip(records=(passed,))
+        return [Exchange(other.peer, other.addresses, gossip) for other in self._some_others(TOLD_AT_ONCE)]
 
     # -- what others say -----------------------------------------------------------------------------------------------
 
@@ -268,9 +275,13 @@ class Membership:
         return [ProbeThrough(helpers, peer)] if helpers else self._suspect(member.record.handle, member.sequence, now)
 
     def _helpers(self, silent: Handle) -> tuple[PeerId, ...]:
-        others = [handle for handle in self.table if handle not in (silent, self._me) and handle not in self.table.suspected]
+        return tuple(record.peer for record in self._some_others(HELPERS, silent))
+
+    def _some_others(self, count: int, but: Handle | None = None) -> list[PeerRecord]:
+        """By lot, of those who are not suspected."""
+        others = [handle for handle in self.table if handle not in (but, self._me) and handle not in self.table.suspected]
         _shuffle(others, self._draw)
-        return tuple(self.table[handle].record.peer for handle in others[:HELPERS])
+        return [self.table[handle].record for handle in others[:count]]
 
     def _on_silence(self, handle: Handle, now: float) -> list[Action]:
         member = self.table.get(handle)

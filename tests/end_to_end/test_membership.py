@@ -5,6 +5,8 @@ from pathlib import Path
 
 from dsd_client import Client
 from dsd_client.local_swarm import LocalNode, LocalSwarm
+from dsd_core.membership.ids import PeerId
+from dsd_core.network.address import Address
 from dsd_core.network.last_swarm import LastSwarm
 from tests.conftest import TinyModel
 
@@ -40,6 +42,6 @@ async def everybody_is_found(client: Client, data_dir: Path, nodes: list[LocalNo
             await asyncio.sleep(0.5)
 
 
-def _remembered(data_dir: Path):  # type: ignore[no-untyped-def]
+def _remembered(data_dir: Path) -> tuple[tuple[Address, PeerId], ...]:
     token = LastSwarm(data_dir).read()
     return token.seeds if token else ()

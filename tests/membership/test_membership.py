@@ -86,6 +86,14 @@ def test_the_more_peers_the_rarer_the_refresh() -> None:
     assert config.ttl_seconds(1000) == 3000
 
 
+def test_what_we_publish_is_told_to_some_at_once() -> None:
+    mine = membership_of(ALICE, BOB)
+    news = signed_by(ME, 8)
+    told = mine.step(Published(news), 1.0)
+    assert {action.peer for action in told} == {ALICE.peer_id, BOB.peer_id}  # type: ignore[union-attr]
+    assert all(action.gossip == Gossip(records=(Passed(news, 0.0),)) for action in told)  # type: ignore[union-attr]
+
+
 def test_each_round_asks_another_peer_and_all_in_turn() -> None:
     mine = membership_of(ALICE, BOB, CAROL)
     asked = [only(Exchange, mine.step(Tick(), float(now))).peer for now in range(6)]  # type: ignore[union-attr]

@@ -15,7 +15,7 @@ import pytest_asyncio
 from dsd_core.errors import ProtocolError, Refused, UsageError
 from dsd_core.membership.events import Gossip, Held, Passed
 from dsd_core.membership.ids import Handle, handle_of
-from dsd_core.membership.record import SignedRecord
+from dsd_core.membership.record import SignedRecord, State
 from dsd_core.network.address import Address
 from dsd_core.network.identity import Identity, public_bytes_of
 from dsd_core.network.join_token import JoinToken
@@ -121,6 +121,14 @@ async def test_the_token_names_those_who_are_known(start: Start) -> None:
     second = await start(first.token)
     await all_know(first, second)
     assert JoinToken.decode(second.token).seeds == ((second.address, second.peer), (first.address, first.peer))
+
+
+async def test_who_leaves_says_so(start: Start) -> None:
+    first = await start()
+    second = await start(first.token)
+    await all_know(first, second)
+    await second.seat.gossiper.leave()
+    assert first.seat.gossiper._membership.table[handle_of(second.peer)].record.state is State.DRAINING
 
 
 async def test_records_say_how_far_others_are(start: Start) -> None:

@@ -25,7 +25,7 @@ class LaneCount(click.ParamType[int | None]):
 
 
 _SWARM_OPTIONS = [
-    click.option("--join", multiple=True, metavar="ADDRESS|TOKEN", help="A running node; it knows the others. [default: the last swarm]"),
+    click.option("--join", multiple=True, metavar="ADDRESS|TOKEN", help="A node; it knows the others. [default: as last time]"),
     click.option("--model", metavar="ID|DIR", help="The target. [default: the embedded one]"),
     click.option(
         "--drafter",

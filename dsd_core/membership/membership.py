@@ -65,7 +65,7 @@ class MembershipConfig:
 
     round_seconds: float = 1.0
     refresh_rounds: int = 30
-    refresh_rounds_a_member: float = 0.75
+    refresh_rounds_a_member: float = 1.0
     swarm: bytes = b""
 
     def refresh_seconds(self, members: int) -> float:

@@ -82,8 +82,8 @@ def test_a_record_is_refreshed_in_time() -> None:
 def test_the_more_peers_the_rarer_the_refresh() -> None:
     config = MembershipConfig()
     assert config.refresh_seconds(3) == 30.0
-    assert config.refresh_seconds(1000) == 750.0
-    assert config.ttl_seconds(1000) == 3000
+    assert config.refresh_seconds(1000) == 1000.0
+    assert config.ttl_seconds(1000) == 4000
 
 
 def test_what_we_publish_is_told_to_some_at_once() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_like, real_pair
+from benchmarks import gpu_like, law, real_pair
 from dsd_client.comparison import MODES
 
 TINY = ["--prompts", "2", "--tokens", "8", "--plain-tokens", "4", "--repeats", "1"]
@@ -36,3 +36,11 @@ async def test_real_pair(tmp_path: Path) -> None:
     found = cells(tmp_path / "real_pair_some.json")
     assert list(found) == ["N=1 0 ms"]
     assert all(figure["same_text"] for figure in found["N=1 0 ms"].values())
+
+
+async def test_law(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    await law.main([*TINY, "--kinds", "gpu", "--stages", "2", "--delays", "1", "--out", str(tmp_path)])
+    assert list(cells(tmp_path / "law.json")) == ["gpu N=2 1 ms"]
+    predictions = json.loads((tmp_path / "law.json").read_text())["predictions"]
+    assert [prediction["mode"] for prediction in predictions] == ["linear", "streaming"]
+    assert "simulated" in capsys.readouterr().out

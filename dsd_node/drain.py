@@ -14,18 +14,18 @@ DRAIN_SECONDS = 30.0
 """How long clients have to move their sessions elsewhere."""
 
 
-async def told_to_stop() -> None:
-    """Returns at SIGTERM. A second one cancels the task, as the first does for every other command."""
+def stop_signal() -> asyncio.Event:
+    """Set at SIGTERM. A second one cancels the task that calls this, as the first does for every other command."""
     told, task = asyncio.Event(), asyncio.current_task()
     assert task is not None
     if sys.platform != "win32":
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: task.cancel() if told.is_set() else told.set())
-    await told.wait()
+    return told
 
 
 async def drain(service: StageService, health: Health) -> None:
     """Take no more sessions, and wait until the others have moved elsewhere, but not for ever."""
-    log.info("told to stop: sessions have %.0f s to move elsewhere", DRAIN_SECONDS)
+    log.info("serving ends: sessions have %.0f s to move elsewhere", DRAIN_SECONDS)
     await health.drain()
     try:
         async with asyncio.timeout(DRAIN_SECONDS):

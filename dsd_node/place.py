@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from dsd_core import embedded
-from dsd_core.decoding.placement import Machine, ModelSize, binding, choose_span
+from dsd_core.decoding.placement import Claim, Machine, ModelSize, better_span, binding, choose_span
 from dsd_core.errors import InvalidWeights, ModelNotFound, UnsupportedModel
 from dsd_core.membership.ids import PeerId
 from dsd_core.membership.needs import WantedModel, claims, layer_seconds, wanted_model
@@ -42,10 +42,25 @@ class Place:
         self, peer: PeerId, records: Iterable[PeerRecord] = (), elders: frozenset[PeerId] = frozenset()
     ) -> range:
         """The layers that the swarm of these records needs of us, `peer`. Raises OutOfCapacity if no layer fits."""
-        of_it = [record for record in records if record.holding.manifest_hash == self.source.manifest_hash]
-        held = claims(of_it, self.source.manifest_hash, self.source.num_layers)
-        machine = Machine(peer, self.memory, layer_seconds(of_it))
-        return choose_span(machine, self.size, binding(held, peer, frozenset(elders)))
+        of_it = self._of_it(records)
+        return choose_span(self._machine(peer, of_it), self.size, binding(self._claims(of_it), peer, elders))
+
+    def better_layers(self, peer: PeerId, layers: range, records: Iterable[PeerRecord]) -> range | None:
+        """The layers that a swarm needs of us much more than those which we serve, if there are any."""
+        of_it = self._of_it(records)
+        others = [claim.held for claim in self._claims(of_it) if claim.peer != peer]
+        machine = self._machine(peer, of_it)
+        return better_span(machine, self.size, machine.holding(layers), others)
+
+    def _of_it(self, records: Iterable[PeerRecord]) -> list[PeerRecord]:
+        return [record for record in records if record.holding.manifest_hash == self.source.manifest_hash]
+
+    def _claims(self, records: Iterable[PeerRecord]) -> list[Claim]:
+        return claims(records, self.source.manifest_hash, self.source.num_layers)
+
+    def _machine(self, peer: PeerId, records: Iterable[PeerRecord]) -> Machine:
+        """As fast as the others: only who is far from them would choose otherwise."""
+        return Machine(peer, self.memory, layer_seconds(records))
 
 
 def find_place(model: str | None, device: str, dtype: str, memory: int | None, records: Iterable[PeerRecord]) -> Place:

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,14 +25,16 @@ from dsd_core.network.banned_peers import BannedPeers
 from dsd_core.network.channels import SERVER_OPTIONS
 from dsd_core.network.identity import PeerId
 from dsd_core.network.join_token import JoinToken
+from dsd_core.network.seeds import Seeds
 from dsd_core.network.transport import Secure, Transport, transport
 from dsd_core.wire.v1 import peer_pb2_grpc, stage_pb2_grpc
 from dsd_node.admission import Admission
-from dsd_node.drain import drain, told_to_stop
+from dsd_node.drain import drain, stop_signal
 from dsd_node.engine import Engine
 from dsd_node.health import Health
 from dsd_node.libraries import require_sound_libraries
 from dsd_node.loading import LateServices
+from dsd_node.mover import needed_elsewhere
 from dsd_node.newcomer import Newcomer
 from dsd_node.peer_service import PeerService
 from dsd_node.place import Place, find_place
@@ -81,16 +83,31 @@ class NodeConfig:
     """Of gossip."""
 
 
-async def serve(config: NodeConfig, load: Callable[[Place, range], Span] | None = None) -> None:
-    """Serve until cancelled. Raises DsdError for whatever keeps the node from starting. `load` gets the span, else from the
-    model's files; it runs in a thread."""
+Load = Callable[[Place, range], Span]
+"""Gets the layers of a model. It runs in a thread."""
+
+
+async def serve(config: NodeConfig, load: Load | None = None) -> None:
+    """Serve until told to stop. Raises DsdError for whatever keeps the node from starting.
+
+    Where the choice of layers is ours, go over to others when the swarm needs them much more.
+    """
     require_sound_libraries()
     seeds = find_seeds(config.join, private=config.private, data_dir=config.data_dir)
     ends = transport(config.data_dir, insecure_loopback=config.insecure_loopback, secret=seeds.secret)
+    if config.join and not isinstance(ends, Secure):
+        raise UsageError("nodes without TLS do not find each other; leave out --join, and name each to the client")
+    life: tuple[NodeConfig, Seeds] | None = (config, seeds)
+    while life is not None:
+        life = await _serve_layers(*life, ends, load or _load)
+        gc.unfreeze()
+        gc.collect()
+
+
+async def _serve_layers(config: NodeConfig, seeds: Seeds, ends: Transport, load: Load) -> tuple[NodeConfig, Seeds] | None:
+    """Returns with what to go on, for other layers of the model; or None when told to stop."""
     # Without TLS nobody is known, and records of nobody are worth nothing.
     seat = Seat(ends, seeds, config.data_dir, config.round_seconds) if isinstance(ends, Secure) else None
-    if config.join and not seat:
-        raise UsageError("nodes without TLS do not find each other; leave out --join, and name each to the client")
     quotas = Quotas(Limits(peer_share=config.peer_share))
     admission = Admission(ends, quotas, BannedPeers(config.data_dir))
     late = LateServices()
@@ -98,18 +115,21 @@ async def serve(config: NodeConfig, load: Callable[[Place, range], Span] | None 
     server.add_generic_rpc_handlers((late,))
     if seat:
         peer_pb2_grpc.add_PeerServiceServicer_to_server(PeerService(seat.gossiper), server)
-    addresses = _addresses(config, _bind(server, ends, config.listen))
+    port = _bind(server, ends, config.listen)
+    addresses = _addresses(config, port)
+    newcomer = Newcomer(ends.peer_id, seat.gossiper, config.round_seconds) if seat else None
     await server.start()  # before the layers are there: others are to hear that they will be
     try:
         async with _seated(seat, addresses[0], on_lan=config.lan) if seat else nullcontext() as sitting:
-            place, layers = await _choose(config, seat, addresses, ends.peer_id)
-            engine = Engine(await asyncio.to_thread(load or _load, place, layers))
+            place, layers = await _choose(config, seat, newcomer, addresses, ends.peer_id)
+            engine = Engine(await asyncio.to_thread(load, place, layers))
             quotas.grant(_session_memory(config, engine, place.source))
             service = StageService(place.source, engine, ends, quotas)
             health = Health(engine)
             stage_pb2_grpc.add_StageServiceServicer_to_server(service, late)  # type: ignore[arg-type]  # it calls two methods
             health_pb2_grpc.add_HealthServicer_to_server(health.servicer, late)
             gc.freeze()  # what is loaded by now stays; looking through it again and again would only cost pauses
+            needed: range | None = None
             try:
                 await engine.canary()  # so that what we say of our speed is measured
                 if seat:
@@ -120,12 +140,19 @@ async def serve(config: NodeConfig, load: Callable[[Place, range], Span] | None 
                     jobs = [service.close_idle(), admission.watch_bans(), health.watch()]
                     jobs += [_end_of(sitting)] if sitting else []
                     watching = [tasks.create_task(job) for job in jobs]
-                    await told_to_stop()
+                    stop = stop_signal()
+                    needed = await _stopped_or_needed(stop, newcomer if config.layers is None else None, place, layers)
+                    if seat and needed is not None:
+                        seat.gossiper.say(partial(joining_statement, addresses, place, needed))
                     await drain(service, health)
                     for task in watching:
                         task.cancel()
+                if seat is None or needed is None or stop.is_set():
+                    return None
+                here = Address(config.listen.host, port)
+                return replace(config, model=place.source.name, listen=here), Seeds.of(seat.token(addresses[0]))
             finally:
-                if seat:
+                if seat and needed is None:
                     await seat.gossiper.leave()
                 await health.drain()
                 await service.close()
@@ -157,11 +184,27 @@ def parse_layers(layers: str) -> range:
     return range(int(first), int(end))
 
 
+async def _stopped_or_needed(
+    stop: asyncio.Event, newcomer: Newcomer | None, place: Place, layers: range
+) -> range | None:
+    """Returns when we are told to stop, or else the layers that the swarm needs of us instead of these."""
+    if newcomer is None:
+        await stop.wait()
+        return None
+    stopping = asyncio.create_task(stop.wait())
+    needed = asyncio.create_task(needed_elsewhere(newcomer, place, layers))
+    try:
+        await asyncio.wait([stopping, needed], return_when=asyncio.FIRST_COMPLETED)
+        return needed.result() if needed.done() else None
+    finally:
+        stopping.cancel()
+        needed.cancel()
+
+
 async def _choose(
-    config: NodeConfig, seat: Seat | None, addresses: tuple[Address, ...], peer: PeerId
+    config: NodeConfig, seat: Seat | None, newcomer: Newcomer | None, addresses: tuple[Address, ...], peer: PeerId
 ) -> tuple[Place, range]:
     """What the options name; what they leave open, as the swarm needs it."""
-    newcomer = Newcomer(peer, seat.gossiper, config.round_seconds) if seat else None
     records = await newcomer.look_about(_patience(config, seat)) if newcomer and seat else []
     if config.join and config.model is None and not records:
         raise NoPeers("nobody that --join names answers and says what to serve; check that they run, or name a --model")

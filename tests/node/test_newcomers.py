@@ -13,6 +13,7 @@ import pytest
 from dsd_client import Client
 from dsd_core.errors import ModelNotFound, NoPeers
 from dsd_core.network.address import Address
+from dsd_node import mover
 from dsd_node.place import find_place
 from dsd_node.start import NodeConfig, serve
 from tests.conftest import LAYERS, TinyModel, eventually
@@ -33,13 +34,23 @@ class Nodes:
     read: Callable[[], str]
     running: "list[asyncio.Task[None]]" = field(default_factory=list)
     ready: list[dict[str, Any]] = field(default_factory=list)
+    heard: int = 0
 
     async def start(self, *configs: NodeConfig) -> list[dict[str, Any]]:
         """All at once; returns when all are ready."""
-        before = len(self.ready)
         self.running += [asyncio.create_task(serve(one)) for one in configs]
-        await eventually(lambda: self._count() == before + len(configs), seconds=30.0)
-        return self.ready[before:]
+        return [await self.another() for _ in configs]
+
+    async def another(self) -> dict[str, Any]:
+        """What the next one says that is ready."""
+        await eventually(lambda: self._count() > self.heard, seconds=30.0)
+        self.heard += 1
+        return self.ready[self.heard - 1]
+
+    async def end(self, index: int) -> None:
+        task = self.running.pop(index)
+        task.cancel()
+        await asyncio.wait([task])
 
     def _count(self) -> int:
         for task in self.running:
@@ -106,3 +117,22 @@ async def test_a_model_that_is_not_to_be_had_is_said_by_name(target: TinyModel, 
         moved.unlink()
         with pytest.raises(ModelNotFound, match="name your copy"):
             await serve(config([first["join"]]))
+
+
+async def test_a_node_goes_over_to_layers_that_nobody_holds_any_more(
+    target: TinyModel, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the only one that held the first half is gone, and two hold the second, of which one may choose."""
+    monkeypatch.setattr(mover, "LOOK_ROUNDS", 2.0)
+    room = max(room_for(target, half) for half in (range(2), range(2, LAYERS)))
+    async with stopped(nodes):
+        (first,) = await nodes.start(config((), model=str(target), layers="0:2"))
+        (second,) = await nodes.start(config([first["join"]], memory=room))
+        (third,) = await nodes.start(config([second["join"]], model=str(target), layers="2:4"))
+        assert second["layers"] == third["layers"] == [2, 4]
+        await nodes.end(0)
+        again = await nodes.another()
+        assert (again["layers"], again["address"], again["model"]) == ([0, 2], second["address"], str(target))
+        async with Client([third["join"]], str(target), "none") as client:
+            answer = await client.generate(list(range(5, 12)), max_new_tokens=4)
+    target.greedy(list(range(5, 12)), 4).assert_same(answer.token_ids)

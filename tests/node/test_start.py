@@ -31,6 +31,8 @@ def test_what_names_no_layers(text: str) -> None:
     ("config", "kind"),
     [
         ({"listen": Address("0.0.0.0", 0), "insecure_loopback": True}, UsageError),
+        ({"insecure_loopback": True, "join": ["127.0.0.1:1"]}, UsageError),
+        ({"insecure_loopback": True, "private": True}, UsageError),
         ({"listen": Address("192.0.2.1", 4100)}, AddressInUse),
         ({"layers": "3:9"}, InvalidSpan),
         ({"layers": "2:2"}, InvalidSpan),

@@ -134,4 +134,5 @@ class _Clock:
             seed=rule.params.seed or 0,
             acceptance_mode="exact",
             policy=self._conversation.session.report(),
+            drafter=self._conversation.drafter_name,
         )

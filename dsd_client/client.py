@@ -11,14 +11,16 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 from dsd_client.answer import AnswerStream
 from dsd_client.conversation import Conversation
-from dsd_client.drafting import DrafterSource, DraftThread, load_drafter
+from dsd_client.drafting import DrafterSource, DraftThread, NgramSource, load_drafter
 from dsd_client.lane_link import LaneLink
 from dsd_client.lane_source import LaneSource
+from dsd_client.remote_drafter import SwarmSource
 from dsd_client.results import Chunk, Result
 from dsd_client.swarm import Swarm
 from dsd_client.target_model import TargetModel
@@ -29,6 +31,7 @@ from dsd_core.decoding.session import Session, SessionConfig
 from dsd_core.decoding.streaming import CANDIDATES, Streaming
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import OutOfCapacity, UsageError
+from dsd_core.model.tokenizer import vocabulary_hash
 from dsd_core.network.last_swarm import LastSwarm
 from dsd_core.network.seeds import Seeds
 from dsd_core.network.transport import transport
@@ -218,7 +221,14 @@ class Client:
             return None
         if not isinstance(self._drafts, str):
             return self._drafts
+        if self._drafts == "swarm":
+            return self._swarm_drafters(target)
         return load_drafter(self._drafts, target.tokenizer, target.vocab_size, self._thread)
+
+    def _swarm_drafters(self, target: TargetModel) -> SwarmSource:
+        assert self._swarm is not None
+        vocabulary = vocabulary_hash(target.tokenizer)
+        return SwarmSource(partial(self._swarm.drafters, vocabulary), NgramSource(self._thread), target.vocab_size)
 
 
 def _check(positions: int, options: ConversationOptions) -> None:

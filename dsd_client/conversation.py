@@ -76,6 +76,11 @@ class Conversation:
         """When no lane served any more, until a verdict comes again."""
         self._last_failure: DsdError | None = None
 
+    @property
+    def drafter_name(self) -> str:
+        """What drafts; empty where nothing does."""
+        return self._drafter.name if self._drafter is not None else ""
+
     async def __aenter__(self) -> "Conversation":
         for link in self._links.values():
             self._follow(link)

@@ -9,9 +9,10 @@ from dsd_core.decoding.belief import Sharpness
 from dsd_core.decoding.contexts import Contexts, Drafter, Proposal
 from dsd_core.decoding.guessers import NgramGuesser, Seconded, Stepwise
 from dsd_core.decoding.target import ChoiceRule
-from dsd_core.errors import UsageError, VocabularyMismatch
+from dsd_core.errors import VocabularyMismatch
 
 if TYPE_CHECKING:
+    from dsd_core.model.source import ModelSource
     from dsd_core.model.span import Span
 
 Result = TypeVar("Result")
@@ -19,6 +20,11 @@ Result = TypeVar("Result")
 
 class SessionDrafter(Protocol):
     """A drafter for one session, wherever it computes (decoding/contexts.py says what it is asked)."""
+
+    @property
+    def name(self) -> str:
+        """What drafts, and why nothing better does."""
+        ...
 
     async def propose(self, contexts: Contexts, *, steps: int, candidates: int) -> tuple[Proposal, ...]: ...
 
@@ -49,7 +55,8 @@ class DraftThread:
 class LocalDrafter:
     """A drafter of this process."""
 
-    def __init__(self, drafter: Drafter, thread: DraftThread) -> None:
+    def __init__(self, name: str, drafter: Drafter, thread: DraftThread) -> None:
+        self.name = name
         self._drafter = drafter
         self._thread = thread
 
@@ -67,25 +74,26 @@ class NgramSource:
         self._thread = thread
 
     async def open(self, rule: ChoiceRule, capacity: int) -> LocalDrafter:
-        return LocalDrafter(Stepwise(NgramGuesser()), self._thread)
+        return LocalDrafter("ngram", Stepwise(NgramGuesser()), self._thread)
 
 
 class ModelSourceOfDrafts:
     """Drafts with a small model, loaded once, and n-gram lookup beside it."""
 
-    def __init__(self, span: "Span", max_positions: int, thread: DraftThread) -> None:
+    def __init__(self, source: "ModelSource", span: "Span", thread: DraftThread) -> None:
+        self._source = source
         self._span = span
-        self._max_positions = max_positions
         self._thread = thread
         self._sharpness = Sharpness()
 
     async def open(self, rule: ChoiceRule, capacity: int) -> LocalDrafter:
-        return LocalDrafter(await self._thread.run(lambda: self._open(rule, capacity)), self._thread)
+        drafter = await self._thread.run(lambda: self._open(rule, capacity))
+        return LocalDrafter(f"{self._source.name} and ngram", drafter, self._thread)
 
     def _open(self, rule: ChoiceRule, capacity: int) -> Drafter:
         from dsd_core.model.drafter import ModelDrafter
 
-        model = ModelDrafter(self._span, rule, capacity, positions=self._max_positions, sharpness=self._sharpness)
+        model = ModelDrafter(self._span, rule, capacity, positions=self._source.max_positions, sharpness=self._sharpness)
         return Stepwise(Seconded(model))
 
 
@@ -93,16 +101,15 @@ def load_drafter(name: str, target_tokenizer: Any, target_vocab_size: int, threa
     """`ngram`, or a model that numbers tokens as the target does. Raises VocabularyMismatch, or what loading raises."""
     if name == "ngram":
         return NgramSource(thread)
-    if name == "swarm":
-        raise UsageError("no peer of the swarm offers a drafter yet; use a model, ngram or none")
     from dsd_core.model.source import resolve
     from dsd_core.model.span import Span
-    from dsd_core.model.tokenizer import load_tokenizer
+    from dsd_core.model.tokenizer import load_tokenizer, vocabulary_hash
 
     source = resolve(name)
-    if load_tokenizer(source).get_vocab() != target_tokenizer.get_vocab() or source.vocab_size > target_vocab_size:
+    same = vocabulary_hash(load_tokenizer(source)) == vocabulary_hash(target_tokenizer)
+    if not same or source.vocab_size > target_vocab_size:
         raise VocabularyMismatch(
             f"the drafter {name} numbers its tokens otherwise than the target; "
             "choose a drafter of the same family, or --drafter ngram"
         )
-    return ModelSourceOfDrafts(Span.load(source, range(source.num_layers)), source.max_positions, thread)
+    return ModelSourceOfDrafts(source, Span.load(source, range(source.num_layers)), thread)

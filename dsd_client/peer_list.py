@@ -28,13 +28,25 @@ async def list_peers(channel: grpc.aio.Channel, manifest_hash: str, swarm: bytes
 
     That a record is signed is checked here, that it is true is not: `require_true` compares it with what the stage says itself.
     """
-    request = peer_pb2.ListPeersRequest(manifest_hash=bytes.fromhex(manifest_hash))
+    records = await _list(channel, bytes.fromhex(manifest_hash), swarm)
+    return [record for record in records if _serves(record, manifest_hash)]
+
+
+async def list_drafters(channel: grpc.aio.Channel, swarm: bytes) -> list[PeerRecord]:
+    """Some of the drafters that the peer behind `channel` knows of, whatever model they draft with. Raises DsdError."""
+    records = await _list(channel, b"", swarm)
+    drafters = [record for record in records if record.role is Role.DRAFTER and record.state is State.SERVING]
+    return random.sample(drafters, min(len(drafters), MAX_ALIKE))
+
+
+async def _list(channel: grpc.aio.Channel, manifest_hash: bytes, swarm: bytes) -> list[PeerRecord]:
+    request = peer_pb2.ListPeersRequest(manifest_hash=manifest_hash)
     try:
         answer = await peer_stub(channel).ListPeers(request, timeout=CALL_SECONDS)
     except grpc.aio.AioRpcError as failure:
         raise error_of(failure, "a peer that was asked for others") from None
     records = await asyncio.to_thread(_signed_records, answer.records)
-    return [record for record in records if record.swarm == swarm and _serves(record, manifest_hash)]
+    return [record for record in records if record.swarm == swarm]
 
 
 def few_of_each_span(records: Iterable[PeerRecord]) -> list[PeerRecord]:

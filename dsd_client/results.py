@@ -78,6 +78,8 @@ class Stats:
     acceptance_mode: str
     policy: Mapping[str, float]
     """What speculation went by: p, times in seconds, the plan. Empty in `off`."""
+    drafter: str
+    """What drafted, and why nothing better did; empty where nothing did."""
 
     @property
     def acceptance(self) -> float:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import grpc.aio
 
-from dsd_client.peer_list import few_of_each_span, list_peers, require_true
+from dsd_client.peer_list import few_of_each_span, list_drafters, list_peers, require_true
+from dsd_client.remote_drafter import DrafterPeer
 from dsd_core.decoding.round_trips import RoundTrips
 from dsd_core.decoding.routing import Links, Offer, chain
 from dsd_core.errors import DsdError, NoPeers, NotCovered, ProtocolError, Refused, UsageError
@@ -127,6 +128,17 @@ class Swarm:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
 
+    async def drafters(self, vocabulary_hash: str) -> list[DrafterPeer]:
+        """The peers that draft in a vocabulary, in no order. Peers that do not answer do not draft."""
+        found = await _first_answer([self._drafters_at(address) for address in self._some_peers()])
+        peers = {record.addresses[0]: record.peer for record in found if self._may_be_at(record)}
+        asking = (self._describe_drafter(*each) for each in (dict(self._seeds.peers) | peers).items())
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                log.debug("no drafter: %s", answer)
+        return [each for each in answers if isinstance(each, DrafterPeer) and each.vocabulary_hash == vocabulary_hash]
+
     async def close(self) -> None:
         await asyncio.gather(*(channel.close() for _, channel in self._channels.values()))
 
@@ -137,8 +149,7 @@ class Swarm:
         now = asyncio.get_running_loop().time()
         if now - self._looked_at < LOOK_SECONDS or not isinstance(self._transport, Secure):
             return
-        asked = random.sample(list(self._peers), min(len(self._peers), ASKED))
-        if records := await _first_answer([self._records_at(address, manifest_hash) for address in asked]):
+        if records := await _first_answer([self._records_at(address, manifest_hash) for address in self._some_peers()]):
             self._looked_at = now
             self._take(few_of_each_span(records))
             await self._remember()
@@ -151,14 +162,27 @@ class Swarm:
             log.debug("%s", error)
             return []
 
+    async def _drafters_at(self, address: Address) -> list[PeerRecord]:
+        try:
+            _, channel = await self._channel(address)
+            return await list_drafters(channel, self._seeds.swarm or b"")
+        except DsdError as error:
+            log.debug("%s", error)
+            return []
+
+    def _some_peers(self) -> list[Address]:
+        return random.sample(list(self._peers), min(len(self._peers), ASKED))
+
     def _take(self, records: Sequence[PeerRecord]) -> None:
         """Whom to dial from now on. An address at which somebody has answered is not given to another that claims it."""
         self._records = {}
         for record in records:
-            address = record.addresses[0]
-            if self._peer_at(address) in (None, record.peer):
-                self._records[address] = record
+            if self._may_be_at(record):
+                self._records[record.addresses[0]] = record
         self._peers = dict(self._seeds.peers) | {address: record.peer for address, record in self._records.items()}
+
+    def _may_be_at(self, record: PeerRecord) -> bool:
+        return self._peer_at(record.addresses[0]) in (None, record.peer)
 
     def _peer_at(self, address: Address) -> PeerId | None:
         if address in self._round_trips.seconds():
@@ -208,9 +232,15 @@ class Swarm:
         _require_model(description, address, manifest_hash)
         return Stage(address, peer, channel, description, self._round_trips.seconds()[address], self._records.get(address))
 
+    async def _describe_drafter(self, address: Address, peer: PeerId | None) -> DrafterPeer:
+        _, channel = await self._channel_to(address, peer)
+        return await DrafterPeer.at(address, channel)
+
     async def _channel(self, address: Address) -> tuple[PeerId, grpc.aio.Channel]:
+        return await self._channel_to(address, self._peers[address])
+
+    async def _channel_to(self, address: Address, peer: PeerId | None) -> tuple[PeerId, grpc.aio.Channel]:
         """To the peer that was named, or else to whoever was met at the address first."""
-        peer = self._peers[address]
         if address in self._channels and peer in (None, self._channels[address][0]):
             return self._channels[address]
         peer = peer or await self._meet(address)

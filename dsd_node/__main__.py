@@ -16,6 +16,7 @@ def cli() -> None:
       dsd-node start                                        the embedded model, as much of it as fits
       dsd-node start --join TOKEN                           the swarm's model, the layers that it lacks
       dsd-node start --model Qwen/Qwen3-8B --layers 0:18    the first half of a model from the hub
+      dsd-node start --role drafter                         a small model that drafts for clients without one
     """
 
 
@@ -23,6 +24,9 @@ def cli() -> None:
 @click.option("--model", metavar="ID|DIR", help="Hugging Face model or directory. [default: the swarm's, or the embedded one]")
 @click.option("--layers", metavar="A:B|auto", help="The layers from A up to, not including, B. [default: auto]")
 @click.option("--memory", type=click.FloatRange(0, min_open=True), metavar="GIB", help="Use no more. [default: what is free]")
+@click.option(
+    "--role", type=click.Choice(["target", "drafter"]), default="target", show_default=True, help="Verify, or draft for others."
+)
 @click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:4100", show_default=True, help="Port 0 is any free port.")
 @click.option("--announce", metavar="HOST:PORT", help="The address that others dial, if another. [default: --listen's]")
 @click.option("--join", multiple=True, metavar="ADDRESS|TOKEN", help="A peer of the swarm to join. [default: the last swarm]")
@@ -39,6 +43,7 @@ def start(
     model: str | None,
     layers: str | None,
     memory: float | None,
+    role: str,
     listen: str,
     announce: str | None,
     join: tuple[str, ...],
@@ -60,6 +65,7 @@ def start(
     from pathlib import Path
 
     from dsd_core import command, data_dirs, logs
+    from dsd_core.membership.record import Role
     from dsd_core.network.address import Address
 
     logs.configure(verbose=verbose)
@@ -72,6 +78,7 @@ def start(
     config = NodeConfig(
         model=model,
         layers=None if layers == "auto" else layers,
+        role=Role(role),
         memory=None if memory is None else int(memory * GIB),
         listen=here,
         announce=there,

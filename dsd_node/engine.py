@@ -70,6 +70,11 @@ class Engine:
             self.times.add(len(alive.nodes), computed.seconds)
             return computed
 
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Other work on the span, when its turn comes."""
+        async with self._turn:
+            return await self._in_thread(work)
+
     async def release(self, kv: KvStore) -> None:
         """Give a session's memory back, once no frame of it is being computed."""
         async with self._turn:

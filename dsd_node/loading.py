@@ -10,15 +10,17 @@ from dsd_core.errors import Refused
 from dsd_core.network.status import abort
 
 STAGE_SERVICE = "/dsd.v1.StageService/"
+DRAFT_SERVICE = "/dsd.v1.DraftService/"
 
 
 class LateServices(grpc.GenericRpcHandler):
     """Services may be added to it, as to a server, while its server runs: a server itself takes none then.
 
-    Until there is one for the stage's calls they are refused, with the reason.
+    Until there is one for the `awaited` service its calls are refused, with the reason.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, awaited: str) -> None:
+        self._awaited = awaited
         self._handlers: list[grpc.GenericRpcHandler] = []
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
@@ -30,7 +32,7 @@ class LateServices(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
         handlers = (handler.service(handler_call_details) for handler in self._handlers)
         found = next((handler for handler in handlers if handler is not None), None)
-        if found is None and handler_call_details.method.startswith(STAGE_SERVICE):
+        if found is None and handler_call_details.method.startswith(self._awaited):
             return grpc.stream_stream_rpc_method_handler(_refuse)
         return found
 

@@ -16,7 +16,9 @@ from grpc_health.v1 import health_pb2_grpc
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
+from dsd_core import embedded
 from dsd_core.errors import AddressInUse, InvalidSpan, NoPeers, UsageError
+from dsd_core.membership.record import Role
 from dsd_core.model import tensors
 from dsd_core.model.source import ModelSource
 from dsd_core.model.span import Span
@@ -27,13 +29,14 @@ from dsd_core.network.identity import PeerId
 from dsd_core.network.join_token import JoinToken
 from dsd_core.network.seeds import Seeds
 from dsd_core.network.transport import Secure, Transport, transport
-from dsd_core.wire.v1 import peer_pb2_grpc, stage_pb2_grpc
+from dsd_core.wire.v1 import drafter_pb2_grpc, peer_pb2_grpc, stage_pb2_grpc
 from dsd_node.admission import Admission
+from dsd_node.draft_service import DraftService
 from dsd_node.drain import drain, stop_signal
 from dsd_node.engine import Engine
 from dsd_node.health import Health
 from dsd_node.libraries import require_sound_libraries
-from dsd_node.loading import LateServices
+from dsd_node.loading import DRAFT_SERVICE, STAGE_SERVICE, LateServices
 from dsd_node.mover import needed_elsewhere
 from dsd_node.newcomer import Newcomer
 from dsd_node.peer_service import PeerService
@@ -41,7 +44,7 @@ from dsd_node.place import Place, find_place
 from dsd_node.quotas import PEER_SHARE, Limits, Quotas
 from dsd_node.seat import Seat, find_seeds
 from dsd_node.service import StageService, limits_of
-from dsd_node.statement import joining_statement, target_statement
+from dsd_node.statement import joining_statement, serving_statement
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +84,7 @@ class NodeConfig:
     """To be found on the LAN, and to find others there, unless the node listens on loopback."""
     round_seconds: float = 1.0
     """Of gossip."""
+    role: Role = Role.TARGET
 
 
 Load = Callable[[Place, range], Span]
@@ -110,7 +114,7 @@ async def _serve_layers(config: NodeConfig, seeds: Seeds, ends: Transport, load:
     seat = Seat(ends, seeds, config.data_dir, config.round_seconds) if isinstance(ends, Secure) else None
     quotas = Quotas(Limits(peer_share=config.peer_share))
     admission = Admission(ends, quotas, BannedPeers(config.data_dir))
-    late = LateServices()
+    late = LateServices(DRAFT_SERVICE if config.role is Role.DRAFTER else STAGE_SERVICE)
     server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[admission])
     server.add_generic_rpc_handlers((late,))
     if seat:
@@ -126,14 +130,20 @@ async def _serve_layers(config: NodeConfig, seeds: Seeds, ends: Transport, load:
             quotas.grant(_session_memory(config, engine, place.source))
             service = StageService(place.source, engine, ends, quotas)
             health = Health(engine)
-            stage_pb2_grpc.add_StageServiceServicer_to_server(service, late)  # type: ignore[arg-type]  # it calls two methods
+            if config.role is Role.DRAFTER:
+                drafts = await asyncio.to_thread(DraftService, place.source, engine, ends, quotas)
+                drafter_pb2_grpc.add_DraftServiceServicer_to_server(drafts, late)  # type: ignore[arg-type]
+            else:
+                stage_pb2_grpc.add_StageServiceServicer_to_server(service, late)  # type: ignore[arg-type]  # it calls two methods
             health_pb2_grpc.add_HealthServicer_to_server(health.servicer, late)
             gc.freeze()  # what is loaded by now stays; looking through it again and again would only cost pauses
             needed: range | None = None
             try:
                 await engine.canary()  # so that what we say of our speed is measured
                 if seat:
-                    seat.gossiper.say(lambda: target_statement(addresses, service.state, place.source, engine, quotas))
+                    seat.gossiper.say(
+                        lambda: serving_statement(config.role, addresses, service.state, place.source, engine, quotas)
+                    )
                 token = seat.token(addresses[0]) if seat else JoinToken(((addresses[0], ends.peer_id),))
                 _say_ready(config, place.source, engine.span, addresses[0], ends.peer_id, token)
                 async with asyncio.TaskGroup() as tasks:
@@ -141,9 +151,10 @@ async def _serve_layers(config: NodeConfig, seeds: Seeds, ends: Transport, load:
                     jobs += [_end_of(sitting)] if sitting else []
                     watching = [tasks.create_task(job) for job in jobs]
                     stop = stop_signal()
-                    needed = await _stopped_or_needed(stop, newcomer if config.layers is None else None, place, layers)
+                    movable = config.layers is None and config.role is Role.TARGET
+                    needed = await _stopped_or_needed(stop, newcomer if movable else None, place, layers)
                     if seat and needed is not None:
-                        seat.gossiper.say(partial(joining_statement, addresses, place, needed))
+                        seat.gossiper.say(partial(joining_statement, config.role, addresses, place, needed))
                     await drain(service, health)
                     for task in watching:
                         task.cancel()
@@ -205,11 +216,13 @@ async def _choose(
     config: NodeConfig, seat: Seat | None, newcomer: Newcomer | None, addresses: tuple[Address, ...], peer: PeerId
 ) -> tuple[Place, range]:
     """What the options name; what they leave open, as the swarm needs it."""
+    if config.role is Role.DRAFTER:
+        return await _choose_drafter(config, seat, addresses)
     records = await newcomer.look_about(_patience(config, seat)) if newcomer and seat else []
     if config.join and config.model is None and not records:
         raise NoPeers("nobody that --join names answers and says what to serve; check that they run, or name a --model")
     place = await asyncio.to_thread(find_place, config.model, config.device, config.dtype, config.memory, records)
-    claim = partial(joining_statement, addresses, place)
+    claim = partial(joining_statement, config.role, addresses, place)
     if config.layers is not None:
         layers = parse_layers(config.layers)
     else:
@@ -217,6 +230,19 @@ async def _choose(
     if seat:
         seat.gossiper.say(partial(claim, layers))
     return place, layers
+
+
+async def _choose_drafter(
+    config: NodeConfig, seat: Seat | None, addresses: tuple[Address, ...]
+) -> tuple[Place, range]:
+    """A whole model, whatever the swarm serves. Raises InvalidSpan for a part of one."""
+    model = config.model or str(embedded.DRAFTER)
+    place = await asyncio.to_thread(find_place, model, config.device, config.dtype, config.memory, [])
+    if config.layers is not None and parse_layers(config.layers) != place.all_layers:
+        raise InvalidSpan(f"a drafter holds a whole model, and {config.layers} is a part of one; leave --layers out")
+    if seat:
+        seat.gossiper.say(partial(joining_statement, config.role, addresses, place, place.all_layers))
+    return place, place.all_layers
 
 
 def _patience(config: NodeConfig, seat: Seat) -> float:
@@ -280,5 +306,6 @@ def _say_ready(
         says = {"address": str(address), "peer_id": peer, "join": token, "model": source.name, "layers": layers}
         print(json.dumps({"event": "ready", **says}), flush=True)
     else:
-        print(f"ready: layers {layers[0]}:{layers[1]} of {source.name} on {address}", file=sys.stderr)
+        what = "drafting with" if config.role is Role.DRAFTER else f"layers {layers[0]}:{layers[1]} of"
+        print(f"ready: {what} {source.name} on {address}", file=sys.stderr)
         print(f"join with --join {token}", file=sys.stderr, flush=True)

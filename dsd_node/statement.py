@@ -25,19 +25,19 @@ class Statement:
     capacity: Capacity
 
 
-def target_statement(
-    addresses: tuple[Address, ...], state: State, source: ModelSource, engine: Engine, quotas: Quotas
+def serving_statement(
+    role: Role, addresses: tuple[Address, ...], state: State, source: ModelSource, engine: Engine, quotas: Quotas
 ) -> Statement:
-    """Of a node that serves a span."""
+    """Of a node that serves a span, which is a whole model where it drafts."""
     span = engine.span
     holding = _holding(source, span.layers, span.dtype, span.hidden_size)
-    return Statement(addresses, Role.TARGET, state, holding, _capacity(engine, quotas))
+    return Statement(addresses, role, state, holding, _capacity(engine, quotas))
 
 
-def joining_statement(addresses: tuple[Address, ...], place: Place, layers: range) -> Statement:
+def joining_statement(role: Role, addresses: tuple[Address, ...], place: Place, layers: range) -> Statement:
     """Of a node that is about to load these layers."""
     holding = _holding(place.source, layers, place.dtype, place.source.hidden_size)
-    return Statement(addresses, Role.TARGET, State.JOINING, holding, Capacity(0, 0))
+    return Statement(addresses, role, State.JOINING, holding, Capacity(0, 0))
 
 
 def _holding(source: ModelSource, layers: range, dtype: torch.dtype, hidden_size: int) -> Holding:

@@ -29,7 +29,7 @@ _SWARM_OPTIONS = [
     click.option("--model", metavar="ID|DIR", help="The target. [default: the embedded one]"),
     click.option(
         "--drafter",
-        metavar="ID|DIR|ngram|none",
+        metavar="ID|DIR|ngram|swarm|none",
         help="What proposes tokens. [default: the embedded one for the embedded target, else ngram]",
     ),
     click.option("--data-dir", metavar="DIR", help="Where your key is kept, and whom you met. [default: the user's own]"),

@@ -1,5 +1,6 @@
 """The tokenizer of a model, from the same place and commit as its weights."""
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from dsd_core.errors import ModelNotFound
@@ -38,3 +39,11 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
             f"{source.repository} has no usable tokenizer ({one_line(error)}); choose a model that comes with one"
         ) from error
     return tokenizer
+
+
+def vocabulary_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Hex SHA-256 that tokenizers share which number their tokens alike."""
+    digest = hashlib.sha256()
+    for token, number in sorted(tokenizer.get_vocab().items()):
+        digest.update(f"{number} {len(token)} {token}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

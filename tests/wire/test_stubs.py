@@ -10,13 +10,18 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 
 from dsd_core.wire import PROTOCOL_VERSION
-from dsd_core.wire.v1 import peer_pb2, peer_pb2_grpc, stage_pb2, stage_pb2_grpc
+from dsd_core.wire.v1 import drafter_pb2, drafter_pb2_grpc, peer_pb2, peer_pb2_grpc, stage_pb2, stage_pb2_grpc
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SCHEMAS = {stage_pb2: ROOT / "proto/dsd/v1/stage.proto", peer_pb2: ROOT / "proto/dsd/v1/peer.proto"}
+SCHEMAS = {
+    stage_pb2: ROOT / "proto/dsd/v1/stage.proto",
+    peer_pb2: ROOT / "proto/dsd/v1/peer.proto",
+    drafter_pb2: ROOT / "proto/dsd/v1/drafter.proto",
+}
 METHODS = {
     stage_pb2: {"Describe", "OpenSession", "CloseSession", "StreamFrames", "StreamVerdicts"},
     peer_pb2: {"Exchange", "Probe", "ListPeers"},
+    drafter_pb2: {"DescribeDrafter", "StreamDrafts"},
 }
 STUBS = ROOT / "dsd_core/wire/v1"
 GENERATOR = ROOT / ".venv-protoc/bin/python"
@@ -35,7 +40,10 @@ def test_package_and_service_have_sane_names(stubs: ModuleType) -> None:
         assert method.output_type.name == f"{method.name}Response"
 
 
-@pytest.mark.parametrize(("stubs", "service"), [(stage_pb2_grpc, "StageService"), (peer_pb2_grpc, "PeerService")])
+@pytest.mark.parametrize(
+    ("stubs", "service"),
+    [(stage_pb2_grpc, "StageService"), (peer_pb2_grpc, "PeerService"), (drafter_pb2_grpc, "DraftService")],
+)
 def test_the_stub_calls_the_service_by_its_name(stubs: ModuleType, service: str) -> None:
     source = Path(str(stubs.__file__)).read_text()
     assert set(re.findall(r"'/([\w.]+)/\w+'", source)) == {f"dsd.v1.{service}"}

@@ -1,0 +1,165 @@
+"""Answers drafted by a peer: the same text as ever, whatever the peer does."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from dsd_client import Client, SamplingParams
+from dsd_client import remote_drafter as module
+from dsd_core.wire.v1.drafter_pb2 import DraftContexts, StreamDraftsResponse
+from dsd_node.quotas import Limits
+from tests.client.conftest import PROMPT
+from tests.conftest import InProcessSwarm, TinyModel, eventually
+from tests.drafting.conftest import Answer, DrafterNode
+
+Start = Callable[..., Awaitable[DrafterNode]]
+Script = Callable[[Answer], Awaitable[DrafterNode]]
+NEW = 24
+BLOCKING: Any = {"speculation": "blocking", "lookahead": 4}
+"""Waits for every draft, so that what becomes of it is certain."""
+
+
+@pytest.fixture
+def reference(target: TinyModel) -> Any:
+    prompt = target.tokenizer(PROMPT)["input_ids"]
+    return target.greedy(prompt, NEW)
+
+
+async def answer(swarm: InProcessSwarm, target: TinyModel, *nodes: DrafterNode, **options: Any) -> Any:
+    join = [*swarm.addresses, *(node.address for node in nodes)]
+    async with Client(join, str(target), "swarm") as client:
+        return await client.generate(PROMPT, max_new_tokens=NEW, **BLOCKING | options)
+
+
+async def test_a_peer_drafts_as_a_local_model_would(
+    start_drafter: Start, two_stages: InProcessSwarm, target: TinyModel, drafter: TinyModel, reference: Any
+) -> None:
+    node = await start_drafter(drafter)
+    for sampling in (SamplingParams(), SamplingParams(temperature=0.8, seed=3)):
+        ours = await answer(two_stages, target, node, sampling=sampling)
+        async with Client(two_stages.addresses, str(target), str(drafter)) as client:
+            local = await client.generate(PROMPT, max_new_tokens=NEW, sampling=sampling, **BLOCKING)
+        assert ours.token_ids == local.token_ids
+        assert ours.stats.accepted > NEW / 4
+        assert ours.stats.drafter == f"the drafter at {node.address}"
+        assert local.stats.drafter == f"{drafter} and ngram"
+    await eventually(lambda: node.sessions == 0)
+
+
+async def test_without_a_peer_lookup_drafts(two_stages: InProcessSwarm, target: TinyModel, reference: Any) -> None:
+    result = await answer(two_stages, target)
+    reference.assert_same(result.token_ids)
+    assert result.stats.drafter == "ngram: no peer of the swarm drafts for this model"
+    assert result.stats.drafted > 0
+
+
+async def test_a_peer_of_another_vocabulary_is_not_asked(script: Script, two_stages: InProcessSwarm, target: TinyModel) -> None:
+    node = await script(lambda _: None)
+    node.service.vocabulary = "00" * 32
+    result = await answer(two_stages, target, node)
+    assert result.stats.drafter == "ngram: no peer of the swarm drafts for this model"
+    assert not node.service.opened
+
+
+def said(message: DraftContexts, token: int, **changes: Any) -> StreamDraftsResponse:
+    """One candidate for each context."""
+    count = len(message.tail_lengths)
+    columns = {"runs": [1] * count, "run_lengths": [1] * count, "tokens": [token] * count, "confidences": [0.5] * count}
+    return StreamDraftsResponse(**columns | changes)
+
+
+LIES: dict[str, tuple[Answer, str]] = {
+    "a token of no vocabulary": (lambda asked: said(asked, 320), "token 320 is not in the vocabulary"),
+    "a token that is huge": (lambda asked: said(asked, 2**32 - 1), "is not in the vocabulary"),
+    "certainty and more": (lambda asked: said(asked, 5, confidences=[2.0]), "confidences"),
+    "not a number": (lambda asked: said(asked, 5, confidences=[float("nan")]), "confidences"),
+    "more than was asked": (lambda asked: said(asked, 5, runs=[9], run_lengths=[1] * 9), "too many candidates"),
+    "columns that differ": (lambda asked: said(asked, 5, tokens=[]), "differ in length"),
+    "the end": (lambda _: None, "ended the session"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_peer_that_lies_is_left(
+    script: Script, two_stages: InProcessSwarm, target: TinyModel, reference: Any, lie: str
+) -> None:
+    says, why = LIES[lie]
+    node = await script(says)
+    result = await answer(two_stages, target, node)
+    reference.assert_same(result.token_ids)
+    assert len(node.service.asked) == 1
+    assert result.stats.drafter.startswith("ngram: ")
+    assert why in result.stats.drafter
+
+
+@pytest.mark.parametrize("token", [0, 7, 319])
+async def test_a_peer_that_is_always_wrong_costs_speed_only(
+    script: Script, two_stages: InProcessSwarm, target: TinyModel, reference: Any, token: int
+) -> None:
+    node = await script(lambda asked: said(asked, token, confidences=[1.0]))
+    result = await answer(two_stages, target, node)
+    reference.assert_same(result.token_ids)
+    assert result.stats.drafter == f"the drafter at {node.address}"
+
+
+async def test_a_peer_that_stalls_is_left(
+    script: Script, two_stages: InProcessSwarm, target: TinyModel, reference: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.1)
+    node = await script(lambda _: asyncio.Event().wait())
+    result = await answer(two_stages, target, node)
+    reference.assert_same(result.token_ids)
+    assert "did not answer in" in result.stats.drafter
+    assert len(node.service.asked) == 1
+
+
+async def test_a_streaming_answer_does_not_wait_for_a_peer_that_stalls(
+    script: Script, two_stages: InProcessSwarm, target: TinyModel, reference: Any
+) -> None:
+    node = await script(lambda _: asyncio.Event().wait())
+    async with asyncio.timeout(module.ANSWER_SECONDS * 8):
+        result = await answer(two_stages, target, node, speculation="streaming", lookahead=None)
+    reference.assert_same(result.token_ids)
+    assert len(node.service.asked) == 1
+
+
+async def test_a_peer_that_dies_amid_an_answer(
+    start_drafter: Start, two_stages: InProcessSwarm, target: TinyModel, drafter: TinyModel, reference: Any
+) -> None:
+    node = await start_drafter(drafter)
+    tokens: list[int] = []
+    async with (
+        Client([*two_stages.addresses, node.address], str(target), "swarm") as client,
+        client.conversation(positions=200, **BLOCKING) as answers,
+    ):
+        async for chunk in answers.ask(client.target.tokens(PROMPT), max_new_tokens=NEW):
+            tokens += chunk.token_ids
+            if len(tokens) < 6:
+                continue
+            await node.kill()
+        assert answers.result.stats.drafter.startswith(f"ngram: the drafter at {node.address}")
+    reference.assert_same(tokens)
+
+
+async def test_a_peer_that_is_full_is_passed_over(
+    start_drafter: Start, two_stages: InProcessSwarm, target: TinyModel, drafter: TinyModel, reference: Any
+) -> None:
+    full, free = await start_drafter(drafter, Limits(kv_bytes=64)), await start_drafter(drafter)
+    result = await answer(two_stages, target, full, free)
+    reference.assert_same(result.token_ids)
+    assert result.stats.drafter == f"the drafter at {free.address}"
+    alone = await answer(two_stages, target, full)
+    assert alone.stats.drafter.startswith("ngram: you may hold")
+
+
+async def test_a_peer_that_failed_comes_last_next_time(
+    script: Script, start_drafter: Start, two_stages: InProcessSwarm, target: TinyModel, drafter: TinyModel
+) -> None:
+    liar, honest = await script(lambda asked: said(asked, 320)), await start_drafter(drafter)
+    join = [*two_stages.addresses, liar.address, honest.address]
+    async with Client(join, str(target), "swarm") as client:
+        names = [(await client.generate(PROMPT, max_new_tokens=8, **BLOCKING)).stats.drafter for _ in range(3)]
+    assert "token 320" in names[0]
+    assert names[1:] == [f"the drafter at {honest.address}"] * 2

@@ -4,9 +4,11 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from dsd_client.answer_text import AnswerText
 from dsd_client.conversation import Conversation
+from dsd_client.relaxation import Relaxation
 from dsd_client.results import Chunk, Result, Stats, Token
 from dsd_client.target_model import TargetModel
 from dsd_core.decoding.events import CommittedToken, FinishReason, Origin
@@ -17,10 +19,16 @@ from dsd_core.errors import DsdError, UsageError
 class AnswerStream:
     """Ask, and iterate over the chunks of the answer; `result` is complete when the iteration has ended."""
 
-    def __init__(self, conversation: Conversation, target: TargetModel, rule: ChoiceRule) -> None:
+    def __init__(
+        self, conversation: Conversation, target: TargetModel, rule: ChoiceRule, relaxation: Relaxation, logprobs: int
+    ) -> None:
         self._conversation = conversation
         self._target = target
         self._rule = rule
+        self._relaxation = relaxation
+        self._logprobs = logprobs
+        self._is_blind = False
+        """A stage that is too old sends no statistics."""
         self._tokens: list[Token] = []
         self._result: Result | None = None
 
@@ -61,7 +69,25 @@ class AnswerStream:
         finally:
             await answer.aclose()
             self._flush(text)
-            self._result = Result(tuple(self._tokens), self._text, reason, clock.stats(self._rule, self._tokens))
+            self._result = Result(tuple(self._tokens), self._text, reason, self._stats(clock))
+
+    def _stats(self, clock: "_Clock") -> Stats:
+        return clock.stats(self._rule, self._tokens, self._relaxed())
+
+    def _relaxed(self) -> dict[str, Any]:
+        """What came of the rule of acceptance."""
+        asked, drifts = self._relaxation, [token.drift for token in self._tokens]
+        is_adaptive = asked.is_adaptive and not self._is_blind
+        return {
+            "acceptance_mode": "adaptive" if is_adaptive else "exact",
+            "acceptance_note": "the last stage sends no statistics to judge by" if self._is_blind else asked.note,
+            "relaxed": sum(token.origin is Origin.RELAXED for token in self._tokens),
+            "drift_nats": sum(drifts),
+            "drift_max_nats": max(drifts, default=0.0),
+            "drift_budget": asked.drift_budget,
+            "tolerance": asked.tolerance,
+            "latency_factor": asked.latency_factor,
+        }
 
     @property
     def _text(self) -> str:
@@ -87,7 +113,9 @@ class AnswerStream:
 
     def _token(self, committed: CommittedToken, text: str) -> Token:
         top = committed.verdict.top
-        return Token(committed.token, text, committed.origin, top[0].log_prob if top else None, top)
+        self._is_blind |= self._relaxation.is_adaptive and not top
+        own = next((best.log_prob for best in top if best.token == committed.token), None) if self._logprobs else None
+        return Token(committed.token, text, committed.origin, own, top[: self._logprobs], committed.drift)
 
 
 class _Clock:
@@ -107,7 +135,7 @@ class _Clock:
         self._last = self._now()
         self._first = self._first or self._last
 
-    def stats(self, rule: ChoiceRule, tokens: Sequence[Token]) -> Stats:
+    def stats(self, rule: ChoiceRule, tokens: Sequence[Token], relaxed: dict[str, Any]) -> Stats:
         """Of an answer of these tokens. The session may have committed more, behind a stop text."""
         origins = Counter(token.origin for token in tokens)
         counts = self._conversation.session.counts.since(self._counts_before)
@@ -117,7 +145,7 @@ class _Clock:
             prompt_tokens=counts.prompt_tokens,
             new_tokens=len(tokens),
             drafted=counts.drafted,
-            accepted=origins[Origin.ACCEPTED],
+            accepted=origins[Origin.ACCEPTED] + origins[Origin.RELAXED],
             recovered=origins[Origin.RECOVERED],
             bonus=origins[Origin.BONUS],
             rejections=origins[Origin.RECOVERED],
@@ -132,7 +160,7 @@ class _Clock:
             reroutes=counts.reroutes,
             lanes=conversation.session.lanes_serving,
             seed=rule.params.seed or 0,
-            acceptance_mode="exact",
             policy=self._conversation.session.report(),
             drafter=self._conversation.drafter_name,
+            **relaxed,
         )

@@ -20,11 +20,13 @@ from dsd_client.conversation import Conversation
 from dsd_client.drafting import DrafterSource, DraftThread, NgramSource, load_drafter
 from dsd_client.lane_link import LaneLink
 from dsd_client.lane_source import LaneSource
+from dsd_client.relaxation import Asked, Relaxer
 from dsd_client.remote_drafter import SwarmSource
 from dsd_client.results import Chunk, Result
 from dsd_client.swarm import Swarm
 from dsd_client.target_model import TargetModel
 from dsd_core import embedded
+from dsd_core.decoding.acceptance import TOLERANCE_NATS
 from dsd_core.decoding.lookahead import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
 from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.session import Session, SessionConfig
@@ -68,6 +70,14 @@ class ConversationOptions(TypedDict, total=False):
     """How many more are kept warm, 0 or 1, to take over when one is lost. 0 is the default."""
     logprobs: int
     """How many of the target's best tokens to report with each, up to 8."""
+    acceptance: str
+    """"exact", the default, or "adaptive": drafts that the target did not choose may stand where that matters little."""
+    tolerance: float
+    """Nats of the target's score that such a draft may give away at most. Adaptive only."""
+    drift_budget: float | None
+    """Nats that an answer may give away in all; None, the default, sets no limit. Adaptive only."""
+    latency_factor: float | None
+    """How far the tolerance is open, 0 to 1; None, the default: by the latency that there is to hide. Adaptive only."""
     choice_index: int
     """Tells several answers to one prompt under one seed apart; 0, the default, is the first."""
 
@@ -107,12 +117,14 @@ class Client:
         self._swarm: Swarm | None = None
         self._target: TargetModel | None = None
         self._drafter: DrafterSource | None = None
+        self._relaxer: Relaxer | None = None
 
     async def __aenter__(self) -> "Client":
         ends = transport(self._data_dir, insecure_loopback=self._insecure_loopback, secret=self._seeds.secret)
         self._swarm = Swarm(self._seeds, ends, self._last)
         try:
             self._target = await asyncio.to_thread(TargetModel.load, self._model)
+            self._relaxer = Relaxer(self._target)
             await self._swarm.chain(self._target.manifest_hash)
             self._drafter = await asyncio.to_thread(self._load_drafter, self._target)
         except BaseException:
@@ -179,7 +191,9 @@ class Client:
         if self._drafter is None:
             policy = Plain()
         sampling = options.get("sampling") or self.target.sampling
-        rule = _rule(sampling, options.get("logprobs", 0), options.get("choice_index", 0))
+        asked = _asked(options)
+        logprobs = options.get("logprobs", 0)
+        rule = _rule(sampling, MAX_TOP_COUNT if asked.is_adaptive else logprobs, options.get("choice_index", 0))
         assert self._swarm is not None
         # A frame never reaches further than the answer may, so a single line of drafts takes nothing on top.
         slack = BRANCH_SLACK if isinstance(policy, Streaming) and candidates > 1 else 0
@@ -188,6 +202,8 @@ class Client:
         try:
             drafts = self._drafter if not isinstance(policy, Plain) else None
             drafter = await drafts.open(rule, link.capacity) if drafts else None
+            assert self._relaxer is not None
+            relaxation = await self._relaxer.open(asked, link.stages, drafter)
         except BaseException:
             await link.close()
             raise
@@ -200,9 +216,9 @@ class Client:
             standby=options.get("standby", 0),
             near_tie_nats=_NEAR_TIE_NATS[link.stages[0].dtype.value],
         )
-        session = Session(policy, config)
+        session = Session(policy, config, relaxation.rule)
         async with Conversation(session, link, source, drafter, timeout=self._timeout) as conversation:
-            yield AnswerStream(conversation, self.target, rule)
+            yield AnswerStream(conversation, self.target, rule, relaxation, logprobs)
 
     async def _open(self, source: LaneSource) -> LaneLink:
         """A full node is asked again when it says, but not for longer than a round may take."""
@@ -240,6 +256,8 @@ def _check(positions: int, options: ConversationOptions) -> None:
         raise UsageError(f"lanes is {lanes}; it must be between 1 and {MAX_LANES}")
     if (standby := options.get("standby", 0)) not in (0, 1):
         raise UsageError(f"standby is {standby}; it must be 0 or 1")
+    if not 0 <= (logprobs := options.get("logprobs", 0)) <= MAX_TOP_COUNT:
+        raise UsageError(f"logprobs is {logprobs}; it must be between 0 and {MAX_TOP_COUNT}")
     if positions < 1:
         raise UsageError(f"a session of {positions} positions holds nothing; ask for at least 1 token")
 
@@ -260,13 +278,20 @@ def _policy(speculation: str, lookahead: int | None, candidates: int) -> Lookahe
             raise UsageError(f"there is no speculation {speculation!r}; use streaming, blocking or off")
 
 
-def _rule(sampling: SamplingParams, logprobs: int, choice_index: int) -> ChoiceRule:
-    if not 0 <= logprobs <= MAX_TOP_COUNT:
-        raise UsageError(f"logprobs is {logprobs}; it must be between 0 and {MAX_TOP_COUNT}")
+def _asked(options: ConversationOptions) -> Asked:
+    return Asked(
+        acceptance=options.get("acceptance", "exact"),
+        tolerance=options.get("tolerance", TOLERANCE_NATS),
+        drift_budget=options.get("drift_budget"),
+        latency_factor=options.get("latency_factor"),
+    )
+
+
+def _rule(sampling: SamplingParams, top_count: int, choice_index: int) -> ChoiceRule:
     if not 0 <= choice_index < 2**32:
         raise UsageError(f"choice_index is {choice_index}; it must be between 0 and 2^32 - 1")
     seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
-    return ChoiceRule(replace(sampling, seed=seed), choice_index, logprobs)
+    return ChoiceRule(replace(sampling, seed=seed), choice_index, top_count)
 
 
 def _chunk(hidden_size: int) -> int:

@@ -20,6 +20,8 @@ class Token:
     origin: Origin
     log_prob: float | None = None
     top: tuple[Candidate, ...] = ()
+    drift: float = 0.0
+    """How far a relaxed token lies behind the target's own choice, in nats of perturbed score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,18 @@ class Stats:
     """Chains of stages that served at the end."""
     seed: int
     acceptance_mode: str
+    """"exact" or "adaptive": the latter only where something may have been forgiven."""
+    acceptance_note: str
+    """Why the mode is not what was asked for, or what it went without."""
+    relaxed: int
+    """Of the accepted, those that the target did not choose."""
+    drift_nats: float
+    """What those gave away, in all ..."""
+    drift_max_nats: float
+    """... and at most at once."""
+    drift_budget: float | None
+    tolerance: float
+    latency_factor: float
     policy: Mapping[str, float]
     """What speculation went by: p, times in seconds, the plan. Empty in `off`."""
     drafter: str

@@ -112,6 +112,9 @@ class _Talk:
                 candidates=self._options.candidates,
                 lanes=self._options.lanes,
                 standby=self._options.standby,
+                acceptance=self._options.acceptance,
+                tolerance=self._options.tolerance,
+                drift_budget=self._options.drift_budget,
             )
         )
         return self._answers

@@ -24,6 +24,9 @@ async def generate(options: AnswerOptions, prompt: str, logprobs: int, form: str
             candidates=options.candidates,
             lanes=options.lanes,
             standby=options.standby,
+            acceptance=options.acceptance,
+            tolerance=options.tolerance,
+            drift_budget=options.drift_budget,
             logprobs=logprobs,
         ) as answers:
             try:
@@ -65,6 +68,8 @@ def _show_interrupted(answers: AnswerStream, error: DsdError, form: str | None) 
 def summary(stats: Stats) -> str:
     """An answer's figures, on one line."""
     drafts = f", {stats.accepted} of {stats.drafted} drafts accepted" if stats.drafted else ""
+    if stats.acceptance_mode == "adaptive":
+        drafts += f", {stats.relaxed} relaxed for {stats.drift_nats:.2f} nats"
     return (
         f"[{stats.new_tokens} tokens in {stats.seconds:.2f} s, {stats.tokens_per_second:.1f} tokens/s, "
         f"{stats.frames} frames{drafts}, seed {stats.seed}]"

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from dsd_core import data_dirs
+from dsd_core.decoding.acceptance import TOLERANCE_NATS
 from dsd_core.decoding.streaming import CANDIDATES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -80,6 +81,22 @@ _ANSWER_OPTIONS = [
         metavar="N",
         help="1 keeps a second chain warm, to go on at once when a stage is lost.",
     ),
+    click.option(
+        "--acceptance",
+        type=click.Choice(["exact", "adaptive"]),
+        default="exact",
+        show_default=True,
+        help="adaptive: a draft that the target did not choose may stand where it matters little and latency is to be hidden.",
+    ),
+    click.option(
+        "--tolerance",
+        type=float,
+        default=TOLERANCE_NATS,
+        show_default=True,
+        metavar="NATS",
+        help="What such a draft may give away at most.",
+    ),
+    click.option("--drift-budget", type=float, metavar="NATS", help="What an answer may give away in all. [default: no limit]"),
     click.option("--max-new-tokens", type=int, default=256, show_default=True, metavar="N"),
     click.option("--temperature", type=float, metavar="T", help="0 is greedy. [default: the model's own settings, else 0]"),
     click.option("--top-p", type=float, metavar="P"),
@@ -122,6 +139,9 @@ class AnswerOptions:
     candidates: int
     lanes: int | None
     standby: int
+    acceptance: str
+    tolerance: float
+    drift_budget: float | None
     max_new_tokens: int
     stop: tuple[str, ...]
     sampling: Mapping[str, Any]
@@ -154,6 +174,9 @@ class AnswerOptions:
             candidates=given.get("candidates", CANDIDATES),
             lanes=given["lanes"],
             standby=given["standby"],
+            acceptance=given["acceptance"],
+            tolerance=given["tolerance"],
+            drift_budget=given["drift_budget"],
             max_new_tokens=given["max_new_tokens"],
             stop=given["stop"],
             sampling={name: given[name] for name in _SAMPLING if given[name] is not None},

@@ -24,7 +24,16 @@ async def serve(
                 max_new_tokens=options.max_new_tokens,
                 stop=options.stop,
                 sampling=options.sampling,
-                options=ConversationOptions(speculation=options.speculation, lookahead=options.lookahead),
+                options=ConversationOptions(
+                    speculation=options.speculation,
+                    lookahead=options.lookahead,
+                    candidates=options.candidates,
+                    lanes=options.lanes,
+                    standby=options.standby,
+                    acceptance=options.acceptance,
+                    tolerance=options.tolerance,
+                    drift_budget=options.drift_budget,
+                ),
                 admission=admission,
             )
             gateway = Gateway(client, config)

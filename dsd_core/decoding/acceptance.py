@@ -20,6 +20,8 @@ from dsd_core.decoding.importance import importance
 from dsd_core.decoding.tree import TreeNode
 from dsd_core.errors import UsageError
 
+TOLERANCE_NATS = 3.0
+"""The most that adaptive acceptance tolerates, unless something else is asked for."""
 STRICT_BELOW = 8.0
 LAX_ABOVE = 24.0
 """Draft steps that fit into the network's share of a round trip: a LAN's fit in few, and there λ is 0."""
@@ -98,5 +100,7 @@ def latency_factor(network_seconds: float, draft_seconds: float) -> float:
 
     `network_seconds` is what a round trip spends between machines, without the stages' own time.
     """
+    if network_seconds <= 0:
+        return 0.0
     steps = network_seconds / draft_seconds if draft_seconds > 0 else math.inf
     return min(max((steps - STRICT_BELOW) / (LAX_ABOVE - STRICT_BELOW), 0.0), 1.0)

@@ -83,8 +83,13 @@ def chain(offers: Mapping[Peer, Offer], num_layers: int, links: Links[Peer]) -> 
 
 def traversal_seconds(peers: Sequence[Peer], offers: Mapping[Peer, Offer], links: Links[Peer]) -> float:
     """What a frame is predicted to take from the client through a chain and back."""
-    hops = sum(links.between(one, other) for one, other in pairwise(peers))
-    return (links.to(peers[0]) + hops + links.to(peers[-1])) / 2 + sum(_stay(offers[peer]) for peer in peers)
+    return sum(hop_seconds(peers, links)) + sum(_stay(offers[peer]) for peer in peers)
+
+
+def hop_seconds(peers: Sequence[Peer], links: Links[Peer]) -> list[float]:
+    """What each hop from the client through a chain and back is predicted to take, one way."""
+    between = [links.between(one, other) for one, other in pairwise(peers)]
+    return [round_trip / 2 for round_trip in (links.to(peers[0]), *between, links.to(peers[-1]))]
 
 
 def is_clearly_sooner(seconds: float, than: float) -> bool:

@@ -1,0 +1,109 @@
+"""Adaptive acceptance as a conversation asks for it: what may be forgiven, and how far latency opens the tolerance."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dsd_client.drafting import SessionDrafter
+from dsd_client.swarm import Stage, links_of
+from dsd_client.target_model import TargetModel
+from dsd_core.decoding.acceptance import TOLERANCE_NATS, Acceptance, Adaptive, Exact, latency_factor
+from dsd_core.decoding.contexts import Contexts
+from dsd_core.decoding.ids import TokenId
+from dsd_core.decoding.routing import hop_seconds
+from dsd_core.errors import UsageError
+
+LOCAL_HOP_SECONDS = 0.002
+"""What a hop between neighbours takes, our own handling of it included: nothing that is worth an inexact answer."""
+PROBES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxation:
+    """A conversation's rule of acceptance. `note` says why it is not what was asked for, or what it lacks."""
+
+    rule: Acceptance
+    tolerance: float = 0.0
+    drift_budget: float | None = None
+    """Nats; None: no limit."""
+    latency_factor: float = 0.0
+    note: str = ""
+
+    @property
+    def is_adaptive(self) -> bool:
+        return not isinstance(self.rule, Exact)
+
+
+EXACT = Relaxation(Exact())
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the options say. Raises UsageError for what means nothing."""
+
+    acceptance: str = "exact"
+    tolerance: float = TOLERANCE_NATS
+    drift_budget: float | None = None
+    latency_factor: float | None = None
+    """None: by the latency that there is to hide, when the session opens."""
+
+    def __post_init__(self) -> None:
+        if self.acceptance not in ("exact", "adaptive"):
+            raise UsageError(f"there is no acceptance {self.acceptance!r}; use exact or adaptive")
+        self.rule(1.0 if self.latency_factor is None else self.latency_factor, frozenset())
+
+    @property
+    def is_adaptive(self) -> bool:
+        return self.acceptance == "adaptive"
+
+    def rule(self, factor: float, key_tokens: frozenset[TokenId]) -> Adaptive:
+        budget = math.inf if self.drift_budget is None else self.drift_budget
+        return Adaptive(self.tolerance, factor, budget, key_tokens)
+
+
+class Relaxer:
+    """Makes the rule for each conversation. The target's key tokens are found once, when first needed."""
+
+    def __init__(self, target: TargetModel) -> None:
+        self._target = target
+        self._key_tokens: asyncio.Future[frozenset[TokenId] | None] | None = None
+
+    async def open(self, asked: Asked, stages: Sequence[Stage], drafter: SessionDrafter | None) -> Relaxation:
+        """Fixed for the session, on its first chain of stages."""
+        if not asked.is_adaptive:
+            return EXACT
+        if drafter is None:
+            return Relaxation(Exact(), note="nothing is drafted, so there is nothing to forgive")
+        factor = asked.latency_factor
+        if factor is None:
+            factor = latency_factor(network_seconds(stages), await _draft_seconds(drafter))
+        if factor == 0 or asked.tolerance == 0:
+            return Relaxation(Exact(), note="there is no latency to hide" if factor == 0 else "the tolerance is 0")
+        key = await self._found_key_tokens()
+        note = "" if key is not None else "the tokenizer's tokens cannot be told apart: statistics alone decide"
+        return Relaxation(asked.rule(factor, key or frozenset()), asked.tolerance, asked.drift_budget, factor, note)
+
+    async def _found_key_tokens(self) -> frozenset[TokenId] | None:
+        from dsd_core.model.token_classes import key_tokens
+
+        if self._key_tokens is None:
+            finding = asyncio.to_thread(key_tokens, self._target.tokenizer, self._target.vocab_size)
+            self._key_tokens = asyncio.ensure_future(finding)
+        return await asyncio.shield(self._key_tokens)
+
+
+def network_seconds(stages: Sequence[Stage]) -> float:
+    """What a frame's way through a chain and back is predicted to spend between machines."""
+    return sum(max(0.0, hop - LOCAL_HOP_SECONDS) for hop in hop_seconds(stages, links_of(stages)))
+
+
+async def _draft_seconds(drafter: SessionDrafter) -> float:
+    """Of a step, at best: the first ones warm up."""
+    now = asyncio.get_running_loop().time
+    taken = []
+    for length in range(1, PROBES + 1):
+        asked_at = now()
+        await drafter.propose(Contexts.after(*[TokenId(0)] * length), steps=1, candidates=1)
+        taken.append(now() - asked_at)
+    return min(taken)

@@ -51,7 +51,7 @@ async def disturbed(client: Client, disturb: Disturb, *, at_chunks: tuple[int, .
 
 @pytest.mark.parametrize("standby", [0, 1])
 @pytest.mark.parametrize("position", [0, 1])
-@pytest.mark.parametrize("speculation", ["off", "blocking"])
+@pytest.mark.parametrize("speculation", ["off", "blocking", "streaming"])
 async def test_a_stage_that_dies_is_done_without(
     replicas: InProcessSwarm, target: TinyModel, drafter: TinyModel, position: int, standby: int, speculation: str
 ) -> None:
@@ -154,9 +154,9 @@ async def test_a_stage_that_freezes_is_done_without(
 # -- stages that are shut down -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("position", [0, 1])
+@pytest.mark.parametrize(("position", "speculation"), [(0, "blocking"), (1, "streaming")])
 async def test_a_stage_that_is_shut_down_hands_its_sessions_over(
-    replicas: InProcessSwarm, target: TinyModel, drafter: TinyModel, position: int
+    replicas: InProcessSwarm, target: TinyModel, drafter: TinyModel, position: int, speculation: str
 ) -> None:
     drained: list[asyncio.Task[None]] = []
     async with Client(replicas.addresses, str(target), str(drafter), timeout=10) as client:
@@ -165,7 +165,7 @@ async def test_a_stage_that_is_shut_down_hands_its_sessions_over(
             leaving = serving(replicas, answers._conversation.route)[position]
             drained.append(asyncio.create_task(leaving.service.drain()))
 
-        result = await disturbed(client, drain, speculation="blocking", lookahead=2)
+        result = await disturbed(client, drain, speculation=speculation, lookahead=2)
         target.greedy(PROMPT, TOKENS).assert_same(result.token_ids)
         assert result.stats.reroutes == 1
         async with asyncio.timeout(4):

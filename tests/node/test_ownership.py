@@ -12,6 +12,7 @@ from dsd_core.network.stubs import stage_stub
 from dsd_core.network.transport import Secure
 from dsd_core.wire.codec import rule_to_wire
 from dsd_core.wire.v1 import stage_pb2
+from dsd_node.served_session import session_ended
 from tests.conftest import LAYERS, InProcessNode, InProcessSwarm, TinyModel, dial
 from tests.node.conftest import GREEDY, SECONDS, failure_of, open_raw
 
@@ -73,3 +74,23 @@ async def test_a_later_stage_takes_frames_from_the_named_upstream_alone(new_swar
         await frames.write(request)
         assert (await verdicts.read()).nodes == [1]
         frames.cancel()
+
+
+async def test_a_restarted_node_never_continues_a_session(one_stage: InProcessSwarm) -> None:
+    """R7: a node that has forgotten its sessions says so to each of a thousand calls, and gives no token."""
+    node = one_stage.nodes[0]
+    absent = await unheard_of(node)
+    async with open_raw([node]) as session:
+        await session.greedy(PROMPT, 2)
+        for session_id in list(node.service._sessions):
+            await node.service._close(session_id, session_ended())
+        stage, next_frame = session.stubs[0], stage_pb2.Frame(nodes=[5], parents=[4], tokens=[9], wants_verdict=[True], keep=4)
+        for _ in range(500):
+            frames = stage.StreamFrames()
+            await frames.write(stage_pb2.StreamFramesRequest(session_id=session.session_id, frame=next_frame))
+            assert str(await failure_of(frames)) == absent
+            verdicts = stage.StreamVerdicts(stage_pb2.StreamVerdictsRequest(session_id=session.session_id))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await verdicts.read()
+            assert str(error_of(caught.value, "")) == absent
+    assert node.sessions == 0

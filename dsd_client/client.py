@@ -197,7 +197,8 @@ class Client:
         assert self._swarm is not None
         # A frame never reaches further than the answer may, so a single line of drafts takes nothing on top.
         slack = BRANCH_SLACK if isinstance(policy, Streaming) and candidates > 1 else 0
-        source = LaneSource(self._swarm, self.target.manifest_hash, rule, positions + slack)
+        alone = (options.get("lanes") or AUTO_LANES) == 1 and not options.get("standby", 0)
+        source = LaneSource(self._swarm, self.target.manifest_hash, rule, positions + slack, replanned=alone)
         link = await self._open(source)
         try:
             drafts = self._drafter if not isinstance(policy, Plain) else None

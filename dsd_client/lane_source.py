@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Collection
 
 from dsd_client.lane_link import LaneLink
+from dsd_client.replanned_link import ReplannedLink
 from dsd_client.swarm import Stage, Swarm, Wishes
 from dsd_core.decoding.ids import LaneId
+from dsd_core.decoding.routing import is_clearly_sooner
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError, Fault, NoPeers
 from dsd_core.network.address import Address
@@ -18,7 +20,10 @@ AVOID_SECONDS = 30.0
 class LaneSource:
     """Opens lanes that compute alike: the same model, the same dtype, the same rule, the same room."""
 
-    def __init__(self, swarm: Swarm, manifest_hash: str, rule: ChoiceRule, positions: int) -> None:
+    def __init__(
+        self, swarm: Swarm, manifest_hash: str, rule: ChoiceRule, positions: int, *, replanned: bool = False
+    ) -> None:
+        """Lanes that are `replanned` give way to a clearly sooner chain; those of a session that has several lanes need not."""
         self._swarm = swarm
         self._manifest_hash = manifest_hash
         self._rule = rule
@@ -27,6 +32,7 @@ class LaneSource:
         self._failed: dict[Address, float] = {}
         """When each was last part of a lane that failed."""
         self._next = LaneId(1)
+        self._kind = ReplannedLink if replanned else LaneLink
 
     async def open(self, others: Collection[LaneLink] = (), *, disjoint: bool = False) -> LaneLink:
         """A lane on another chain than the `others` have, on other peers as far as there are, or, if `disjoint`, at all. Raises
@@ -47,6 +53,16 @@ class LaneSource:
                 tried[addresses] = error
                 self.blame(addresses)
 
+    async def has_sooner(self, link: LaneLink) -> bool:
+        """Whether the chain that would be opened instead of a lane has come to be worth the move: peers come, links drift."""
+        try:
+            stages = await self._choose([link])
+        except DsdError as error:
+            if error.fault < Fault.PEER:
+                raise
+            return False
+        return is_clearly_sooner(self._swarm.traversal_seconds(stages), than=self._swarm.traversal_seconds(link.stages))
+
     def blame(self, addresses: Collection[Address]) -> None:
         """A lane of these stages failed, for whatever reason: avoid them for a while."""
         self._failed |= dict.fromkeys(addresses, asyncio.get_running_loop().time())
@@ -60,7 +76,9 @@ class LaneSource:
     async def _open(self, stages: tuple[Stage, ...]) -> LaneLink:
         capacity = min(self._positions, stages[0].description.max_positions)
         lane, self._next = self._next, LaneId(self._next + 1)
-        link = await LaneLink.open(lane, stages, self._rule, capacity)
+        link = await self._kind.open(lane, stages, self._rule, capacity)
+        if isinstance(link, ReplannedLink):
+            link.has_sooner = self.has_sooner
         self._dtype = stages[0].dtype
         return link
 

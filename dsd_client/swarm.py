@@ -13,7 +13,7 @@ import grpc.aio
 from dsd_client.peer_list import few_of_each_span, list_drafters, list_peers, require_true
 from dsd_client.remote_drafter import DrafterPeer
 from dsd_core.decoding.round_trips import RoundTrips
-from dsd_core.decoding.routing import Links, Offer, chain
+from dsd_core.decoding.routing import Links, Offer, chain, traversal_seconds
 from dsd_core.errors import DsdError, NoPeers, NotCovered, ProtocolError, Refused, UsageError
 from dsd_core.membership.record import PeerRecord
 from dsd_core.membership.ways import has_room, stage_seconds, stated_round_trips
@@ -138,6 +138,15 @@ class Swarm:
             if isinstance(answer, BaseException):
                 log.debug("no drafter: %s", answer)
         return [each for each in answers if isinstance(each, DrafterPeer) and each.vocabulary_hash == vocabulary_hash]
+
+    def traversal_seconds(self, stages: Sequence[Stage]) -> float:
+        """What a frame is predicted to take through a chain, by what is known now."""
+        own = self._round_trips.seconds()
+        fresh = [
+            replace(stage, round_trip=own.get(stage.address, stage.round_trip), record=self._records.get(stage.address))
+            for stage in stages
+        ]
+        return traversal_seconds(fresh, {stage: stage.offer for stage in fresh}, links_of(fresh))
 
     async def close(self) -> None:
         await asyncio.gather(*(channel.close() for _, channel in self._channels.values()))

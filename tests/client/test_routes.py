@@ -5,9 +5,10 @@ from contextlib import AsyncExitStack
 from unittest.mock import NonCallableMock
 
 import grpc.aio
+import pytest
 
 from benchmarks.links import Link
-from dsd_client import Client
+from dsd_client import Client, replanned_link
 from dsd_client.swarm import Stage, links_of
 from dsd_core.decoding.round_trips import REMEMBERED
 from dsd_core.decoding.routing import chain
@@ -64,6 +65,26 @@ async def test_new_conversations_follow_links_that_drift(
         one.delay, other.delay = FAR, 0.0
         routes = [await route(client, prompt) for _ in range(REMEMBERED)]
         assert routes[-1] == [str(other.address)]
+
+
+async def test_a_running_conversation_moves_when_another_chain_is_clearly_sooner(
+    target: TinyModel, new_swarm: InProcessSwarm, prompt: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replanned_link, "REPLAN_SECONDS", 0.05)
+    for _ in range(2):
+        await new_swarm.start(target, range(LAYERS))
+    async with AsyncExitStack() as stack:
+        one, other = await behind_links(stack, new_swarm)
+        other.delay = FAR
+        client = await stack.enter_async_context(Client([str(one.address), str(other.address)], str(target), "none"))
+        routes, token_ids = [], []
+        async for chunk in client.stream(prompt, max_new_tokens=60, speculation="off"):
+            routes.append(chunk.route)
+            token_ids += chunk.token_ids
+            if len(routes) == 2:
+                one.delay, other.delay = FAR, 0.0
+    assert [route for route, _ in itertools.groupby(routes)] == [(str(one.address),), (str(other.address),)]
+    target.greedy(prompt, 60).assert_same(token_ids)
 
 
 def stage(layers: range, record: PeerRecord | None, round_trip: float = 0.01) -> Stage:

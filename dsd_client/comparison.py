@@ -113,36 +113,43 @@ async def compare(client: Client, plan: Plan, say: Callable[[str], None] = lambd
     comparison = Comparison()
     plan = replace(plan, sampling=_seeded(plan.sampling or client.target.sampling))
     prompts, lookahead = plan.prompts, plan.lookahead
-    if BLOCKING in plan.modes and lookahead is None and len(prompts) > 1:
-        comparison.sweep = await _sweep(client, replace(plan, prompts=prompts[0::2]), say)
+    blocking = next((mode for mode in plan.modes if mode.name == BLOCKING.name), None)
+    if blocking and lookahead is None and len(prompts) > 1:
+        comparison.sweep = await _sweep(client, blocking, replace(plan, prompts=prompts[0::2]), say)
         lookahead = min(comparison.sweep, key=comparison.sweep.__getitem__)
         prompts = prompts[1::2]
     modes = [_with_lookahead(mode, lookahead) for mode in plan.modes]
-    answers: dict[str, list[list[Answer]]] = {mode.name: [] for mode in modes}
-    for repeat in range(plan.repeats):
-        for mode in modes:
-            answers[mode.name].append([])
-        for number, prompt in enumerate(prompts):
-            for mode in modes:
-                say(f"repeat {repeat + 1} of {plan.repeats}, prompt {number + 1} of {len(prompts)}, {mode.name}")
-                answers[mode.name][-1].append(await _answer(client, prompt, mode, plan))
+    answers = await _in_turns(client, modes, replace(plan, prompts=prompts), say)
     texts = [answer.token_ids for answer in answers[modes[0].name][0]]
     for mode in modes:
         comparison.figures[mode.name] = _figure(mode, answers[mode.name], texts)
     return comparison
 
 
+async def _in_turns(
+    client: Client, modes: Sequence[Mode], plan: Plan, say: Callable[[str], None]
+) -> dict[str, list[list[Answer]]]:
+    """By mode and repeat, an answer to every prompt."""
+    answers: dict[str, list[list[Answer]]] = {mode.name: [[] for _ in range(plan.repeats)] for mode in modes}
+    for repeat in range(plan.repeats):
+        for number, prompt in enumerate(plan.prompts):
+            for mode in modes:
+                say(f"repeat {repeat + 1} of {plan.repeats}, prompt {number + 1} of {len(plan.prompts)}, {mode.name}")
+                answers[mode.name][repeat].append(await _answer(client, prompt, mode, plan))
+    return answers
+
+
 def _seeded(sampling: SamplingParams) -> SamplingParams:
     return sampling if sampling.seed is not None else replace(sampling, seed=secrets.randbits(64))
 
 
-async def _sweep(client: Client, plan: Plan, say: Callable[[str], None]) -> dict[int, float]:
+async def _sweep(client: Client, blocking: Mode, plan: Plan, say: Callable[[str], None]) -> dict[int, float]:
     """Blocking's ms a token by k, for growing k until it only gets worse."""
     times: dict[int, float] = {}
     worse = 0
     for k in LOOKAHEADS:
         say(f"blocking's best lookahead: {k}")
-        mode = _with_lookahead(BLOCKING, k)
+        mode = _with_lookahead(blocking, k)
         times[k] = _ms_per_token([await _answer(client, prompt, mode, plan) for prompt in plan.prompts])
         worse = worse + 1 if times[k] > WORSE * min(times.values()) else 0
         if worse == 2:

@@ -9,7 +9,7 @@ from rich.console import Console
 from dsd_client.client import Client
 from dsd_client.commands.demo import PROMPTS
 from dsd_client.commands.options import AnswerOptions
-from dsd_client.comparison import Plan, compare
+from dsd_client.comparison import MODES, Mode, Plan, compare
 from dsd_client.comparison_report import ComparisonReport, require_plots
 from dsd_client.prompt_file import read_prompts
 
@@ -25,6 +25,7 @@ async def bench(
     async with Client(**options.client) as client:
         plan = Plan(
             prompts=asked,
+            modes=[Mode(mode.name, {**mode.options, "lanes": options.lanes, "standby": options.standby}) for mode in MODES],
             max_new_tokens=options.max_new_tokens,
             repeats=repeats,
             lookahead=options.lookahead,

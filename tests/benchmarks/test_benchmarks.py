@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_like, law, real_pair
+from benchmarks import gpu_like, law, real_pair, table1
 from dsd_client.comparison import MODES
 
 TINY = ["--prompts", "2", "--tokens", "8", "--plain-tokens", "4", "--repeats", "1"]
@@ -18,15 +18,15 @@ def cells(path: Path) -> dict[str, dict[str, dict[str, object]]]:
 
 
 async def test_gpu_like(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    await gpu_like.main([*TINY, "--stages", "2", "--delays", "1,2", "--out", str(tmp_path)])
+    await gpu_like.main([*TINY, "--stages", "2", "--delays", "1", "--lookahead", "2", "--out", str(tmp_path)])
     found = cells(tmp_path / "gpu_like.json")
-    assert list(found) == ["N=2 1 ms", "N=2 2 ms", "N=2 2 ms, p = 0", "N=2 2 ms, wrong"]
+    assert list(found) == ["N=2 1 ms", "N=2 1 ms, p = 0", "N=2 1 ms, wrong"]
     for figures in found.values():
         assert list(figures) == [mode.name for mode in MODES]
         assert all(figure["same_text"] for figure in figures.values())
         assert figures["off"]["ms_per_token"] > 2 * 5.25 + 3 * 1
-    assert found["N=2 2 ms, wrong"]["blocking"]["accepted_per_token"] == 0
-    assert "N=2 2 ms, p = 0" in capsys.readouterr().out
+    assert found["N=2 1 ms, wrong"]["blocking"]["accepted_per_token"] == 0
+    assert "N=2 1 ms, p = 0" in capsys.readouterr().out
 
 
 async def test_real_pair(tmp_path: Path) -> None:
@@ -44,3 +44,11 @@ async def test_law(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     predictions = json.loads((tmp_path / "law.json").read_text())["predictions"]
     assert [prediction["mode"] for prediction in predictions] == ["linear", "streaming"]
     assert "simulated" in capsys.readouterr().out
+
+
+async def test_table1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    await table1.main([*TINY, "--rows", "5", "--lanes", "2", "--lookahead", "3", "--out", str(tmp_path)])
+    [figures] = cells(tmp_path / "table1.json").values()
+    assert list(figures) == ["off", "blocking", "DSI", "streaming"]
+    assert all(figure["same_text"] for figure in figures.values())
+    assert "clean SI / DSI" in capsys.readouterr().out

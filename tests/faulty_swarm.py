@@ -60,7 +60,7 @@ class Reader:
         async with self.client.conversation(positions=len(PROMPT) + tokens, **options) as answers:  # type: ignore[misc]
             chunks, heard_at = 0, time.monotonic()
             async for chunk in answers.ask(PROMPT, max_new_tokens=tokens):
-                if fault is None or chunks > at_chunk:
+                if fault is None or chunks >= at_chunk:
                     stall = max(stall, time.monotonic() - heard_at)
                 chunks, self.route = chunks + 1, chunk.route
                 if fault is not None and chunks == at_chunk:

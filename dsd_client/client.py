@@ -20,6 +20,7 @@ from dsd_client.conversation import Conversation
 from dsd_client.drafting import DrafterSource, DraftThread, NgramSource, load_drafter
 from dsd_client.lane_link import LaneLink
 from dsd_client.lane_source import LaneSource
+from dsd_client.peer_view import PeerView
 from dsd_client.relaxation import Asked, Relaxer
 from dsd_client.remote_drafter import SwarmSource
 from dsd_client.results import Chunk, Result
@@ -143,6 +144,11 @@ class Client:
         if self._target is None:
             raise UsageError("the client is not open; use `async with Client(...) as client`")
         return self._target
+
+    async def peers(self) -> list[PeerView]:
+        """Every peer that is known, asked just now."""
+        assert self._swarm is not None
+        return await self._swarm.look(self.target.manifest_hash)
 
     async def stream(
         self,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import grpc.aio
 
 from dsd_client.peer_list import few_of_each_span, list_drafters, list_peers, require_true
+from dsd_client.peer_view import PeerView
 from dsd_client.remote_drafter import DrafterPeer
 from dsd_core.decoding.round_trips import RoundTrips
 from dsd_core.decoding.routing import Links, Offer, chain, traversal_seconds
@@ -128,6 +129,11 @@ class Swarm:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
 
+    async def look(self, manifest_hash: str) -> list[PeerView]:
+        """What every known peer says of itself, or why it does not."""
+        await self._look_around(manifest_hash)
+        return await asyncio.gather(*(self._view(address, manifest_hash) for address in self._peers))
+
     async def drafters(self, vocabulary_hash: str) -> list[DrafterPeer]:
         """The peers that draft in a vocabulary, in no order. Peers that do not answer do not draft."""
         found = await _first_answer([self._drafters_at(address) for address in self._some_peers()])
@@ -206,6 +212,13 @@ class Swarm:
             log.warning("%s", error)
 
     # -- what they are -------------------------------------------------------------------------------------------------
+
+    async def _view(self, address: Address, manifest_hash: str) -> PeerView:
+        try:
+            stage = await self._describe(address, manifest_hash)
+        except DsdError as error:
+            return PeerView.absent(address, error, self._records.get(address))
+        return PeerView.of(address, stage.peer, stage.description, stage.round_trip, stage.record)
 
     async def _describe(self, address: Address, manifest_hash: str) -> Stage:
         try:

@@ -71,9 +71,8 @@ class Answers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._answering:
-            task.cancel()
-        await asyncio.gather(*self._answering, return_exceptions=True)
+        self._cancel()
+        await asyncio.wait(self._answering)
 
     async def events(self) -> AsyncGenerator[AnswerEvent, None]:
         """Until the last answer has finished. Raises the DsdError that ended one of them."""
@@ -87,11 +86,16 @@ class Answers:
 
     def interrupt(self, error: DsdError) -> None:
         """End all of them here, with this error."""
-        for task in self._answering:
-            task.cancel()
+        self._cancel()
         while not self._events.empty():
             self._events.get_nowait()
         self._events.put_nowait(error)
+
+    def _cancel(self) -> None:
+        """Once: a session that is being closed must not be kept from it."""
+        for task in self._answering:
+            if not task.cancelling():
+                task.cancel()
 
     async def _next_event(self) -> AnswerEvent | Exception:
         try:

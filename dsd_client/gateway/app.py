@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from dsd_client.gateway import page
 from dsd_client.gateway.answers import Question
 from dsd_client.gateway.edge import Edge, respond, while_connected
 from dsd_client.gateway.errors import Unauthorised, failure, failure_of, invalid_body
@@ -22,6 +23,7 @@ from dsd_client.gateway.gateway import Gateway
 from dsd_client.gateway.readiness import Readiness
 from dsd_client.gateway.requests import Asked, ChatRequest, CompletionRequest
 from dsd_client.gateway.responses import ChatCompletion, Completion, ErrorBody, Model, Models
+from dsd_client.gateway.swarm_view import SwarmView, swarm_view
 from dsd_core.errors import DsdError
 
 CLIENT_CLOSED_REQUEST = 499
@@ -31,7 +33,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "The request cannot be obeyed, or not now."},
     "5XX": {"model": ErrorBody, "description": "The swarm cannot answer."},
 }
-STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"itemSchema": EVENT}}}}
 
 
 def create_app(gateway: Gateway) -> FastAPI:
@@ -39,6 +42,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     app = FastAPI(title="DSD gateway", docs_url=None, redoc_url=None, responses=ERRORS)
     readiness = Readiness(gateway.client, gateway.metrics)
     app.include_router(_open_routes(readiness))
+    app.include_router(page.routes())
     app.include_router(_kept_routes(gateway), dependencies=_key_required(gateway.config.api_key))
     app.add_middleware(Edge, metrics=gateway.metrics, only_loopback_names=gateway.config.api_key is None)
     _tell_errors(app)
@@ -89,6 +93,11 @@ def _kept_routes(gateway: Gateway) -> APIRouter:
     @routes.post("/v1/completions", response_model=Completion, responses=STREAM)
     async def completions(asked: CompletionRequest, request: Request) -> Any:
         return await _answer(gateway, request, asked, *await gateway.completion(asked))
+
+    @routes.get("/v1/dsd/swarm")
+    async def swarm() -> SwarmView:
+        """The peers and what they hold; null is what is not known."""
+        return await swarm_view(gateway)
 
     @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:

@@ -113,7 +113,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, Value]) ->
     finally:
         for task in (working, leaving):
             task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        await asyncio.wait({working, leaving})
 
 
 async def _disconnect(receive: Receive) -> None:

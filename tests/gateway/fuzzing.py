@@ -14,6 +14,7 @@ OPERATIONS = [
     ("/v1/completions", "POST"),
     ("/v1/models", "GET"),
     ("/v1/models/{name}", "GET"),
+    ("/v1/dsd/swarm", "GET"),
     ("/metrics", "GET"),
     ("/health", "GET"),
     ("/ready", "GET"),
@@ -37,7 +38,8 @@ def fuzz(gateway: ServedGateway, path: str, method: str, mode: GenerationMode, c
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case: Any) -> None:
         if mode is GenerationMode.POSITIVE and isinstance(case.body, dict):
-            case.body |= {"model": gateway.model, "max_tokens": FEW_TOKENS, "max_completion_tokens": None}
+            stream = sum(statuses.values()) % 2 == 0
+            case.body |= {"model": gateway.model, "max_tokens": FEW_TOKENS, "max_completion_tokens": None, "stream": stream}
         # That top_logprobs needs logprobs, say, or how long a prompt may be, no schema says.
         response = case.call_and_validate(excluded_checks=[positive_data_acceptance])
         statuses[response.status_code] = statuses.get(response.status_code, 0) + 1

@@ -154,7 +154,9 @@ async def test_a_swarm_that_is_gone_is_not_ready(
                 await openai.completions.create(model=fragile.model, **LONG)
 
 
-async def test_a_gateway_that_is_stopped_says_so(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_gateway_that_is_stopped_says_so(
+    client: Client, two_stages: InProcessSwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("dsd_client.gateway.server.GRACE_SECONDS", 0)
     lost: Exception | None = None
     async with served(client) as gateway:
@@ -167,6 +169,7 @@ async def test_a_gateway_that_is_stopped_says_so(client: Client, monkeypatch: py
         lost = error
     assert "told to stop" in str(lost)
     await openai.close()
+    await two_stages.is_free()
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,45 @@
+"""How a peer looks from here: by what it says itself, by its record, and when it says nothing."""
+
+from dsd_client.peer_view import PeerView, coverage
+from dsd_core.errors import PeerLost, Refused
+from dsd_core.membership.ids import PeerId
+from dsd_core.membership.record import Capacity, Holding, PeerRecord, Role, State
+from dsd_core.network.address import Address
+from dsd_core.wire.v1 import stage_pb2
+
+HERE = Address("127.0.0.1", 4100)
+PEER = PeerId("peer")
+SAID = stage_pb2.DescribeResponse(
+    model="tiny", first_layer=1, end_layer=3, num_layers=4, dtype=stage_pb2.DATA_TYPE_FLOAT32, max_positions=512
+)
+
+
+def record(state: State = State.SERVING) -> PeerRecord:
+    holding = Holding("tiny", "00", "float32", range(1, 3), 4, 32, 320, 512)
+    return PeerRecord(PEER, b"", 1, 60, (1,), (HERE,), Role.TARGET, state, holding, Capacity(100, 400, 0.03, 0.01))
+
+
+def test_a_peer_without_a_record() -> None:
+    seen = PeerView.of(HERE, PEER, SAID, 0.02, None)
+    assert (seen.state, seen.layers, seen.dtype, seen.round_trip_seconds) == ("serving", (1, 3), "float32", 0.02)
+    assert seen.tokens_per_second is seen.free_positions is seen.total_positions is None
+
+
+def test_a_peer_with_a_record() -> None:
+    seen = PeerView.of(HERE, PEER, SAID, 0.02, record(State.DRAINING))
+    assert (seen.state, seen.free_positions, seen.total_positions) == ("draining", 100, 400)
+    assert seen.tokens_per_second == 25
+
+
+def test_peers_that_do_not_answer() -> None:
+    lost = PeerLost("it is gone")
+    assert PeerView.absent(HERE, lost, None).state == "unreachable"
+    assert PeerView.absent(HERE, Refused("another model"), record()).state == "refused"
+    suspected = PeerView.absent(HERE, lost, record())
+    assert (suspected.state, suspected.layers, suspected.problem) == ("suspected", (1, 3), "it is gone")
+
+
+def test_only_who_serves_covers() -> None:
+    serving, draining = (PeerView.of(HERE, PEER, SAID, 0.02, record(state)) for state in (State.SERVING, State.DRAINING))
+    assert coverage([serving, draining]) == [0, 1, 1, 0]
+    assert coverage([draining]) == []

@@ -109,7 +109,7 @@ async def test_a_stream_that_waits_is_kept_alive(client: Client, monkeypatch: py
 async def fragile(target: TinyModel, new_swarm: InProcessSwarm) -> AsyncIterator[ServedGateway]:
     """A gateway whose only node can be killed."""
     node = await new_swarm.start(target, range(LAYERS))
-    async with Client([node.address], str(target), "none", timeout=5) as client, served(client) as gateway:
+    async with Client([node.address], str(target), "none", timeout=1) as client, served(client) as gateway:
         yield gateway
 
 
@@ -126,7 +126,7 @@ async def test_a_swarm_lost_in_a_stream_is_told(fragile: ServedGateway, new_swar
 async def test_the_last_event_of_a_lost_stream_is_the_error(fragile: ServedGateway, new_swarm: InProcessSwarm) -> None:
     body = {"model": fragile.model, "stream": True, **LONG}
     async with (
-        httpx.AsyncClient(base_url=fragile.url) as http,
+        httpx.AsyncClient(base_url=fragile.url, timeout=30) as http,
         http.stream("POST", "/v1/completions", json=body) as response,
     ):
         lines = response.aiter_lines()

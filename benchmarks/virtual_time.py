@@ -33,7 +33,7 @@ from dsd_core.decoding.events import (
     Tick,
     VerdictsArrived,
 )
-from dsd_core.decoding.frames import ComputeTime, Frame, Verdict
+from dsd_core.decoding.frames import NO_TIME, ComputeTime, Frame, Verdict
 from dsd_core.decoding.ids import ROOT, LaneId, NodeId, TokenId
 from dsd_core.decoding.lookahead import Lookahead
 from dsd_core.decoding.session import Session, SessionConfig
@@ -131,6 +131,8 @@ class _Stage:
     tree: StageTree
     queue: deque[tuple[Frame, ComputeTime]] = field(default_factory=deque)
     busy: bool = False
+    last_arrival: float = 0.0
+    """A link keeps order."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,10 @@ class World:
         happen()
 
     def _later(self, milliseconds: float, happen: Callable[[], None]) -> None:
-        heapq.heappush(self._agenda, (self.now + milliseconds / 1000, next(self._order), happen))
+        self._at(self.now + milliseconds / 1000, happen)
+
+    def _at(self, time: float, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._agenda, (time, next(self._order), happen))
 
     def _step(self, event: Event) -> None:
         for action in self.session.step(event, self.now):
@@ -191,7 +196,7 @@ class World:
                 case OpenLane():
                     self._open(LaneId(len(self._lanes)))
                 case Send():
-                    self._later(self._delay(), partial(self._arrive, action.lane, 0, action.frame, ComputeTime()))
+                    self._transmit(action.lane, 0, action.frame, NO_TIME)
                 case Draft():
                     steps = self._cell.draft * action.steps * (1 + BRANCH_SHARE * (len(action.parents) - 1))
                     self._later(steps, partial(self._step, Drafted(action.request, self._branches(action))))
@@ -238,6 +243,11 @@ class World:
         self._right[lane, ROOT] = True
         self._later(0.0, partial(self._step, LaneOpened(lane)))
 
+    def _transmit(self, lane: LaneId, number: int, frame: Frame, time: ComputeTime) -> None:
+        stage = self._lanes[lane][number]
+        stage.last_arrival = max(stage.last_arrival, self.now + self._delay() / 1000)
+        self._at(stage.last_arrival, partial(self._arrive, lane, number, frame, time))
+
     def _arrive(self, lane: LaneId, number: int, frame: Frame, time: ComputeTime) -> None:
         stage = self._lanes[lane][number]
         stage.tree.register(frame)
@@ -266,7 +276,7 @@ class World:
 
     def _pass_on(self, lane: LaneId, number: int, frame: Frame, time: ComputeTime) -> None:
         if number + 1 < self._cell.stages:
-            self._later(self._delay(), partial(self._arrive, lane, number + 1, frame, time))
+            self._transmit(lane, number + 1, frame, time)
         else:
             arrived = VerdictsArrived(lane, self._verdicts(lane, frame), time)
             self._later(self._delay(), partial(self._step, arrived))

@@ -373,6 +373,25 @@ async def test_a_drafter_may_propose_anything(scripted: Any, target: TinyModel, 
     target.greedy(prompt, 30).assert_same(result.token_ids)
 
 
+async def test_a_drafter_that_stalls_keeps_nobody_waiting(scripted: Any, target: TinyModel, prompt: list[int]) -> None:
+    """Streaming sends the tip whatever the drafter does: without drafts it is plain decoding."""
+    go_on = threading.Event()
+
+    def propose(context: Sequence[int], steps: int) -> Any:
+        if len(context) > len(prompt) + 2:
+            go_on.wait(20)
+        return (DraftedToken(7, 0.9),)  # type: ignore[arg-type]
+
+    try:
+        async with asyncio.timeout(15), scripted(Scripted(propose)) as client:
+            async with client.conversation(positions=len(prompt) + 30, speculation="streaming") as answers:
+                tokens = [token async for chunk in answers.ask(prompt, max_new_tokens=30) for token in chunk.token_ids]
+                go_on.set()
+    finally:
+        go_on.set()
+    target.greedy(prompt, 30).assert_same(tokens)
+
+
 async def test_a_slow_drafter_does_not_outlive_its_session(
     swarms: dict[int, InProcessSwarm], scripted: Any, prompt: list[int]
 ) -> None:

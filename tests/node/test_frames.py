@@ -246,6 +246,32 @@ async def test_stale_nodes_and_empty_frames_do_no_harm(two_stages: InProcessSwar
         assert (await session.verdict()).choice == target.greedy([*PROMPT, 21, 24], 1).token_ids[0]
 
 
+async def test_a_flood_that_has_become_stale_is_dropped_before_it_is_computed(
+    two_stages: InProcessSwarm, target: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer frame's keep counts for what waits in the inbox and for the engine's turn, at every stage."""
+    computed: list[int] = []
+    go_on, forward = threading.Event(), Span.forward
+
+    def held_up(span: Span, batch: Sequence[SpanInput]) -> list[torch.Tensor]:
+        go_on.wait(10)
+        computed.append(sum(len(frame.slots) for frame in batch))
+        return forward(span, batch)
+
+    async with open_raw(two_stages.nodes) as session:
+        tip = (await session.send_run(PROMPT, 0))[-1]
+        await session.verdict()
+        monkeypatch.setattr(Span, "forward", held_up)
+        await session.send_run([20], tip, wanted=[])  # is being computed when the others come
+        for token in range(21, 51):
+            await session.send_run([token], tip, wanted=[])
+        await session.send_run([11], tip, keep=session.next_id)
+        await asyncio.sleep(0.2)
+        go_on.set()
+        assert (await session.verdict()).choice == target.greedy([*PROMPT, 11], 1).token_ids[0]
+    assert len(computed) <= 4, "at each of two stages the first frame, perhaps, and the last"
+
+
 async def test_a_failure_that_nobody_foresaw_is_refused_in_one_line(
     two_stages: InProcessSwarm, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,48 @@
+from dsd_core.decoding.guard import Guard
+
+
+def spend(guard: Guard, seconds_a_token: float, *, promised: float, start: float) -> float:
+    """As many tokens as it takes to decide."""
+    now = start
+    guard.on_tokens(1, now)
+    while not guard.is_due:
+        now += 2 * seconds_a_token
+        guard.on_tokens(2, now)
+    guard.decide(promised)
+    return now
+
+
+def test_it_engages_when_streaming_is_slower_than_promised_and_then_tries_again() -> None:
+    guard = Guard()
+    now = spend(guard, 0.050, promised=0.040, start=0.0)
+    assert guard.engaged
+    spend(guard, 0.041, promised=0.040, start=now)
+    assert not guard.engaged
+    assert guard.engagements == 1
+
+
+def test_it_leaves_alone_what_is_fast_enough() -> None:
+    guard = Guard()
+    spend(guard, 0.0408, promised=0.040, start=0.0)
+    assert not guard.engaged
+
+
+def test_what_was_measured_counts_for_more_than_what_was_promised() -> None:
+    """A promise that one frame at a time does not keep either must not make everything slower for ever."""
+    guard = Guard()
+    now = spend(guard, 0.050, promised=0.040, start=0.0)
+    now = spend(guard, 0.060, promised=0.040, start=now)
+    spend(guard, 0.050, promised=0.040, start=now)
+    assert not guard.engaged
+
+
+def test_a_pause_is_nobodys_speed() -> None:
+    guard, now = Guard(), 0.0
+    while not guard.is_due:
+        guard.pause()
+        now += 100.0
+        for _ in range(10):
+            now += 0.01
+            guard.on_tokens(1, now)
+    guard.decide(promised=0.0099)
+    assert not guard.engaged

@@ -1,0 +1,180 @@
+"""What the streaming policy does, move by move, and how fast it is, in virtual time (benchmarks/virtual_time)."""
+
+import pytest
+
+from benchmarks.virtual_time import CALM, Acceptance, Cell, Run, Weather, World, acceptance, best_blocking, plain
+from dsd_core.decoding.events import Ask, Branch, Draft, Drafted, DraftedToken, LaneOpened, Send, VerdictsArrived
+from dsd_core.decoding.frames import ComputeTime, Frame, Verdict
+from dsd_core.decoding.lookahead import Lookahead, Move, Propose, Verify, View
+from dsd_core.decoding.plan import Plan
+from dsd_core.decoding.session import Session, SessionConfig
+from dsd_core.decoding.streaming import Streaming
+
+WIDE = Cell(4, 10, 2, 5, 0.25)
+DEEP = Cell(4, 10, 2, 5, 2.5)
+ALONE = Cell(1, 0, 2, 20, 1)
+TIME = ComputeTime(0.020, 0.005)
+
+
+def run(cell: Cell, p: float, *, candidates: int = 4, tokens: int = 300, weather: Weather = CALM, **options: int) -> Run:
+    return World(Streaming(candidates), cell, acceptance(p), weather=weather, **options).run(tokens)
+
+
+# -- moves -------------------------------------------------------------------------------------------------------------
+
+
+def begun(candidates: int = 4, remaining: int = 20) -> tuple[Session, list[object]]:
+    """A session that was asked for something and got its prompt's verdict."""
+    session = Session(Streaming(candidates), SessionConfig(200, draft_slack=100))
+    session.step(Ask((5, 6, 7), remaining), 0.0)
+    session.step(LaneOpened(0), 0.0)
+    return session, list(session.step(VerdictsArrived(0, (Verdict(3, 9, 1.0),), TIME), 0.1))
+
+
+def drafted(request: int, parent: int, *confidences: float) -> Drafted:
+    """Candidates 1, 2, 3 ... after a node."""
+    branches = (Branch(parent, (DraftedToken(1 + rank, sure),), rank) for rank, sure in enumerate(confidences))
+    return Drafted(request, tuple(branches))
+
+
+def frames(actions: list[object]) -> list[Frame]:
+    return [action.frame for action in actions if isinstance(action, Send)]
+
+
+def test_a_prompt_goes_out_while_the_drafter_reads_it() -> None:
+    session = Session(Streaming(4), SessionConfig(200, draft_slack=100))
+    session.step(Ask((5, 6, 7), 20), 0.0)
+    actions = session.step(LaneOpened(0), 0.0)
+    assert [type(action) for action in actions[-2:]] == [Send, Draft]
+    assert actions[-1] == Draft(1, parents=(3,), steps=1, candidates=4)
+
+
+def test_the_tip_is_sent_at_once_though_the_drafter_is_at_work() -> None:
+    _, actions = begun()
+    [frame] = frames(actions)
+    assert [node.token for node in frame.nodes] == [9]
+
+
+def test_drafting_goes_on_while_verdicts_are_awaited() -> None:
+    """The paper's Algorithm 1, line 6: on what was drafted, not on what was verified."""
+    session, _ = begun()
+    [next_draft] = [action for action in session.step(drafted(1, 3, 0.9), 0.11) if isinstance(action, Draft)]
+    assert next_draft.parents == (4,), "the tip"
+    actions = session.step(drafted(2, 4, 0.9, 0.05), 0.12)
+    assert [action.parents for action in actions if isinstance(action, Draft)] == [(5,)], "the likelier of its children"
+
+
+def test_frames_are_paced_and_the_session_is_woken_in_time() -> None:
+    session, _ = begun()
+    session.step(drafted(1, 3, 0.5), 0.1001)
+    actions = session.step(drafted(2, 4, 0.9, 0.05), 0.1002)
+    assert not frames(actions), "the slowest stage is at work on the tip for 5 ms"
+    assert session.deadline == pytest.approx(0.105, abs=0.001)
+
+
+def test_nothing_is_sent_or_drafted_that_cannot_be_of_use() -> None:
+    """With two tokens to come after the tip's verdict, a draft may be verified and need not be drafted after."""
+    session, _ = begun(remaining=3)
+    session.step(drafted(1, 3, 0.9), 0.11)
+    actions = session.step(drafted(2, 4, 0.9), 0.2)
+    assert [len(frame.nodes) for frame in frames(actions)] == [1]
+    assert not [action for action in actions if isinstance(action, Draft)]
+
+
+def test_one_candidate_makes_a_single_line() -> None:
+    session = run(WIDE, 0.7, candidates=1, tokens=100).session
+    assert session.counts.recovered > 10
+    assert all(len(session.tree[node.parent].children) == 1 for node in session.tree.drafts())
+
+
+def test_it_says_what_it_goes_by() -> None:
+    report = run(DEEP, 0.5).session.report()
+    assert report["stage_seconds"] == pytest.approx(0.0075, rel=0.05)
+    assert report["node_seconds"] == pytest.approx(0.0025, rel=0.15)
+    assert report["round_trip_seconds"] == pytest.approx(0.080, rel=0.05)
+    assert report["draft_seconds"] == pytest.approx(0.002, rel=0.05)
+    assert 0.4 < report["acceptance"] < 0.6
+
+
+# -- speed -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cell", "p", "linear", "tree"),
+    [(WIDE, 0.7, 23.7, 16.9), (DEEP, 0.5, 45.0, 36.4), (Cell(1, 10, 2, 5, 2.5), 0.7, 12.6, 12.2)],
+    ids=["four stages, memory bound", "four stages, compute bound", "one stage"],
+)
+def test_it_is_as_fast_as_the_reference_simulation(cell: Cell, p: float, linear: float, tree: float) -> None:
+    """Milliseconds a token of another program's controller, which knew what ours has to measure."""
+    assert run(cell, p, candidates=1, tokens=800).milliseconds <= 1.1 * linear
+    assert run(cell, p, tokens=800).milliseconds <= 1.1 * tree
+
+
+@pytest.mark.parametrize("p", [0.0001, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize("cell", [DEEP, ALONE, Cell(4, 0.2, 2, 5, 2.5), Cell(1, 0, 10, 5, 0.25), Cell(8, 10, 10, 5, 2.5)])
+def test_it_is_never_slower_than_plain_or_the_best_blocking(cell: Cell, p: float) -> None:
+    best, _ = best_blocking(cell, first(acceptance(p), 300))
+    assert run(cell, p).milliseconds <= 1.03 * min(plain(cell), best)
+
+
+def first(whole: Acceptance, tokens: int) -> Acceptance:
+    """What a run of so many tokens meets."""
+    return Acceptance(whole.ranks[: tokens + 1], whole.beliefs, whole.beliefs_off_the_path)
+
+
+def test_a_liar_costs_no_speed() -> None:
+    """Sure of everything, right in nothing."""
+    liar = Acceptance([0] * 400, [0.99] * 400, [0.99] * 400)
+    slowed = World(Streaming(4), DEEP, liar).run(300)
+    assert slowed.milliseconds <= 1.03 * plain(DEEP)
+
+
+@pytest.mark.parametrize("weather", [Weather(jitter=0.5), Weather(stragglers=0.05)], ids=["jitter", "stragglers"])
+def test_it_stays_ahead_in_rough_weather(weather: Weather) -> None:
+    mean = 1 + weather.jitter / 2 + 9 * weather.stragglers
+    streamed = run(WIDE, 0.7, weather=weather)
+    assert streamed.milliseconds < 0.75 * mean * best_blocking(WIDE, acceptance(0.7))[0]
+
+
+def test_the_guard_keeps_what_a_spoilt_plan_would_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pace, and one node a frame, streaming is a flood and loses; one frame at a time takes its place."""
+    monkeypatch.setattr("dsd_core.decoding.pace.Pace.free_at", 0.0)
+    monkeypatch.setattr("dsd_core.decoding.streaming.plan", lambda measured: Plan(threshold=0.01, frame_nodes=1))
+    spoilt = run(ALONE, 0.7, candidates=1, tokens=1400)
+    assert spoilt.session.report()["guard_engagements"] >= 1
+    assert spoilt.milliseconds < plain(ALONE)
+
+
+class FloodOfSingles(Lookahead):
+    """Not one of ours: every draft in a frame of its own, at once."""
+
+    def __init__(self) -> None:
+        self._sent: set[int] = set()
+
+    def moves(self, view: View) -> list[Move]:
+        tip, drafts = view.tree.tip, list(view.tree.drafts())
+        moves: list[Move] = [] if view.tip_sent else [Verify(view.lanes[0].id)]
+        unsent = [node.id for node in drafts if node.id not in self._sent]
+        self._sent.update(unsent)
+        moves += [Verify(view.lanes[0].id, (node,)) for node in unsent]
+        leaf = drafts[-1] if drafts else tip
+        if not view.drafting and leaf.position < view.deepest and leaf.position - tip.position < 40:
+            moves.append(Propose((leaf.id,), 1))
+        return moves
+
+
+def test_stages_drop_stale_work_before_they_compute_it() -> None:
+    """In a flood most of what waits at a stage is void by its turn. To serve it would triple the time of a token."""
+    flood = World(FloodOfSingles(), WIDE, acceptance(0.7)).run(200)
+    assert flood.milliseconds < 30
+    assert flood.waste < flood.session.counts.wasted / 200
+
+
+def test_frames_are_sized_and_paced_so_that_no_flood_comes_about() -> None:
+    flood = World(FloodOfSingles(), ALONE, acceptance(0.7)).run(200)
+    assert run(ALONE, 0.7, tokens=200).milliseconds < 0.6 * flood.milliseconds
+
+
+def test_two_lanes_divide_the_launches() -> None:
+    cell = Cell(1, 10, 1, 20, 1)
+    assert run(cell, 0.7, tokens=600, lanes=2).milliseconds < run(cell, 0.7, tokens=600).milliseconds

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -383,10 +384,14 @@ async def test_a_drafter_that_stalls_keeps_nobody_waiting(scripted: Any, target:
         return (DraftedToken(7, 0.9),)  # type: ignore[arg-type]
 
     try:
-        async with asyncio.timeout(15), scripted(Scripted(propose)) as client:
-            async with client.conversation(positions=len(prompt) + 30, speculation="streaming") as answers:
-                tokens = [token async for chunk in answers.ask(prompt, max_new_tokens=30) for token in chunk.token_ids]
-                go_on.set()
+        async with (
+            asyncio.timeout(15),
+            scripted(Scripted(propose)) as client,
+            client.conversation(positions=len(prompt) + 30, speculation="streaming") as answers,
+        ):
+            tokens = [token async for chunk in answers.ask(prompt, max_new_tokens=30) for token in chunk.token_ids]
+            assert not go_on.is_set()
+            go_on.set()
     finally:
         go_on.set()
     target.greedy(prompt, 30).assert_same(tokens)

@@ -48,7 +48,7 @@ def start(
         text = WaitingModel(text_seed, place.source.vocab_size)
         return WaitingSpan(place.source, layers, text, StageTime(frame_ms / 1e3, node_ms / 1e3))
 
-    logs.configure(verbose=False)
+    logs.configure()
     config = NodeConfig(
         model=model or str(embedded.TARGET),
         layers=layers,

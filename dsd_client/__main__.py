@@ -7,11 +7,13 @@ from typing import Any
 import click
 
 from dsd_client.commands.options import AnswerOptions, with_answer_options, with_bench_options
+from dsd_core.log_options import with_log_options
+from dsd_core.settings import Program, config
 
 PROGRAM = "dsd-client"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="dsd", prog_name=PROGRAM)
 def cli() -> None:
     """Ask a swarm of nodes that together hold a model.
@@ -36,26 +38,23 @@ def cli() -> None:
 @click.option("--json", "form", flag_value="json", help="Print one object when done.")
 @click.option("--json-lines", "form", flag_value="json-lines", help="Print an object for each chunk, then that one.")
 @click.argument("prompt")
-def generate(prompt: str, logprobs: int, form: str | None, verbose: bool, **given: Any) -> None:
+def generate(prompt: str, logprobs: int, form: str | None, **given: Any) -> None:
     """Complete PROMPT, raw text without a chat template."""
     options = AnswerOptions.parse(given)
     from dsd_client.commands.generate import generate
-    from dsd_core import command, logs
+    from dsd_core import command
 
-    logs.configure(verbose=verbose)
     command.run(generate(options, prompt, logprobs, form))
 
 
 @cli.command()
 @with_answer_options
 @click.option("--system", metavar="TEXT", help="What the model is told before the first turn.")
-def chat(system: str | None, verbose: bool, **given: Any) -> None:
+def chat(system: str | None, **given: Any) -> None:
     """Talk with the model. /help lists what you can type besides."""
     options = AnswerOptions.parse(given)
     from dsd_client.commands.chat import chat
-    from dsd_core import logs
 
-    logs.configure(verbose=verbose)
     chat(options, system)
 
 
@@ -67,7 +66,7 @@ def chat(system: str | None, verbose: bool, **given: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Also write bench.json and bench.png there.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object instead of a table.")
 def bench(
-    prompts: Path | None, limit: int, repeats: int, out: Path | None, as_json: bool, verbose: bool, **given: Any
+    prompts: Path | None, limit: int, repeats: int, out: Path | None, as_json: bool, **given: Any
 ) -> None:
     """Time every mode of speculation on your swarm, in turns, on the same prompts.
 
@@ -75,9 +74,8 @@ def bench(
     """
     options = AnswerOptions.parse({**given, "speculation": "all"})
     from dsd_client.commands.bench import bench
-    from dsd_core import command, logs
+    from dsd_core import command
 
-    logs.configure(verbose=verbose)
     command.run(bench(options, prompts, limit, repeats, out, as_json=as_json))
 
 
@@ -90,7 +88,7 @@ def bench(
 @click.option("--queue", type=click.IntRange(0), default=64, show_default=True, metavar="N", help="Answers that may wait.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object when ready.")
 def serve(
-    host: str, port: int, api_key: str | None, concurrency: int, queue: int, as_json: bool, verbose: bool, **given: Any
+    host: str, port: int, api_key: str | None, concurrency: int, queue: int, as_json: bool, **given: Any
 ) -> None:
     """Answer OpenAI's API over HTTP, with a page for the browser.
 
@@ -101,21 +99,23 @@ def serve(
 
     from dsd_client.commands.serve import serve
     from dsd_client.gateway.admission import AdmissionConfig
-    from dsd_core import command, logs
+    from dsd_core import command
 
-    logs.configure(verbose=verbose)
     with suppress(CancelledError):  # SIGTERM: to be told to stop is how a gateway ends
         command.run(serve(options, host, port, api_key, AdmissionConfig(concurrency, queue), as_json))
 
 
 @cli.command()
+@with_log_options
 def demo() -> None:
     """Start three nodes, ask them with and without drafts, and compare."""
     from dsd_client.commands.demo import demo
-    from dsd_core import command, logs
+    from dsd_core import command
 
-    logs.configure(verbose=False)
     command.run(demo())
+
+
+cli.add_command(config)
 
 
 def main() -> None:

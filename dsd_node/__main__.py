@@ -2,11 +2,14 @@
 
 import click
 
+from dsd_core.log_options import with_log_options
+from dsd_core.settings import NodeProgram, config
+
 PROGRAM = "dsd-node"
 GIB = 1 << 30
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=NodeProgram, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="dsd", prog_name=PROGRAM)
 def cli() -> None:
     """Serve a span of a model's layers to the swarm.
@@ -38,7 +41,7 @@ def cli() -> None:
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when ready.")
-@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@with_log_options
 def start(
     model: str | None,
     layers: str | None,
@@ -55,7 +58,6 @@ def start(
     device: str,
     dtype: str,
     as_json: bool,
-    verbose: bool,
 ) -> None:
     """Load the layers, listen, and serve until Ctrl-C.
 
@@ -64,11 +66,10 @@ def start(
     """
     from pathlib import Path
 
-    from dsd_core import command, data_dirs, logs
+    from dsd_core import command, data_dirs
     from dsd_core.membership.record import Role
     from dsd_core.network.address import Address
 
-    logs.configure(verbose=verbose)
     here = Address.parse(listen)
     if insecure_loopback:
         here.require_loopback()
@@ -94,6 +95,9 @@ def start(
         lan=not no_lan,
     )
     command.run(serve(config))
+
+
+cli.add_command(config)
 
 
 def main() -> None:

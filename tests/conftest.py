@@ -67,6 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def keys_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test touches the keys of whoever runs it, or meets a peer that another run has met."""
     os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
 
 
 # -- models ------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import click
 from dsd_core import data_dirs
 from dsd_core.decoding.acceptance import TOLERANCE_NATS
 from dsd_core.decoding.streaming import CANDIDATES
+from dsd_core.log_options import with_log_options
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -104,7 +105,6 @@ _ANSWER_OPTIONS = [
     click.option("--repetition-penalty", type=float, metavar="R"),
     click.option("--stop", multiple=True, metavar="TEXT", help="Ends the answer where it appears; repeatable."),
     click.option("--seed", type=int, metavar="S", help="The same seed gives the same text. [default: a fresh one, reported]"),
-    click.option("-v", "--verbose", is_flag=True, help="Log to stderr, frames and tokens included."),
 ]
 
 
@@ -119,6 +119,7 @@ def with_bench_options(command: Command) -> Command:
 
 
 def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    command = with_log_options(command)
     for option in reversed(options):
         command = option(command)
     return command

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dsd_client.answer_text import AnswerText
+from dsd_client.auditing import Auditor, Claim
 from dsd_client.conversation import Conversation
 from dsd_client.relaxation import Relaxation
 from dsd_client.results import Chunk, Result, Stats, Token
@@ -20,7 +21,13 @@ class AnswerStream:
     """Ask, and iterate over the chunks of the answer; `result` is complete when the iteration has ended."""
 
     def __init__(
-        self, conversation: Conversation, target: TargetModel, rule: ChoiceRule, relaxation: Relaxation, logprobs: int
+        self,
+        conversation: Conversation,
+        target: TargetModel,
+        rule: ChoiceRule,
+        relaxation: Relaxation,
+        logprobs: int,
+        auditor: Auditor | None = None,
     ) -> None:
         self._conversation = conversation
         self._target = target
@@ -29,7 +36,10 @@ class AnswerStream:
         self._logprobs = logprobs
         self._is_blind = False
         """A stage that is too old sends no statistics."""
+        self._auditor = auditor
         self._tokens: list[Token] = []
+        self._choices: list[int] = []
+        """What the stages claimed that the target chooses, for each token."""
         self._result: Result | None = None
 
     @property
@@ -47,7 +57,7 @@ class AnswerStream:
         """
         if max_new_tokens < 1:
             raise UsageError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
-        self._tokens = []
+        self._tokens, self._choices = [], []
         text = AnswerText(self._target.tokenizer, prompt, stop)
         clock = _Clock(self._conversation)
         reason = FinishReason.CANCELLED
@@ -70,6 +80,7 @@ class AnswerStream:
             await answer.aclose()
             self._flush(text)
             self._result = Result(tuple(self._tokens), self._text, reason, self._stats(clock))
+            self._offer_for_audit(prompt)
 
     def _stats(self, clock: "_Clock") -> Stats:
         return clock.stats(self._rule, self._tokens, self._relaxed())
@@ -100,8 +111,16 @@ class AnswerStream:
             if text.stopped:
                 break
             tokens.append(self._token(token, text.push(token.token)))
+            self._choices.append(token.verdict.choice)
         self._tokens += tokens
         return Chunk(tuple(tokens), self._conversation.route)
+
+    def _offer_for_audit(self, prompt: Sequence[int]) -> None:
+        """What several lanes said together is nobody's claim."""
+        if self._auditor is not None and len(self._conversation.heard) == 1:
+            (chain,) = self._conversation.heard
+            ids = tuple(token.id for token in self._tokens)
+            self._auditor.hear(Claim(chain, self._rule, tuple(prompt), ids, tuple(self._choices)))
 
     def _flush(self, text: AnswerText) -> Chunk | None:
         """Text that was held back belongs to the last token, which is not told again."""

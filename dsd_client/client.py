@@ -8,7 +8,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from dsd_client.answer import AnswerStream
+from dsd_client.auditing import Auditor
 from dsd_client.conversation import Conversation
 from dsd_client.drafting import DrafterSource, DraftThread, NgramSource, load_drafter
 from dsd_client.lane_link import LaneLink
@@ -24,10 +25,11 @@ from dsd_client.peer_view import PeerView
 from dsd_client.relaxation import Asked, Relaxer
 from dsd_client.remote_drafter import SwarmSource
 from dsd_client.results import Chunk, Result
-from dsd_client.swarm import Swarm
+from dsd_client.swarm import Stage, Swarm, Wishes
 from dsd_client.target_model import TargetModel
 from dsd_core import embedded
 from dsd_core.decoding.acceptance import TOLERANCE_NATS
+from dsd_core.decoding.audit import AUDIT_TOLERANCE_NATS, FLOOR
 from dsd_core.decoding.lookahead import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
 from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.session import Session, SessionConfig
@@ -35,8 +37,10 @@ from dsd_core.decoding.streaming import CANDIDATES, Streaming
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import OutOfCapacity, UsageError
 from dsd_core.model.tokenizer import vocabulary_hash
+from dsd_core.network.banned_peers import BannedPeers
 from dsd_core.network.last_swarm import LastSwarm
 from dsd_core.network.seeds import Seeds
+from dsd_core.network.struck_peers import StruckPeers
 from dsd_core.network.transport import transport
 from dsd_core.wire.codec import MAX_TOP_COUNT
 
@@ -92,7 +96,8 @@ class Client:
     `"none"` never drafts, and a DrafterSource of your own drafts whatever it likes.
     `timeout` is how long one round may take, and for how long stages to go on with are looked for when some are lost, in
     seconds. In `data_dir` the client keeps its key and whom it met; with None both
-    are of this object alone. `insecure_loopback` goes without TLS, on this machine. All methods raise subclasses of DsdError.
+    are of this object alone. `insecure_loopback` goes without TLS, on this machine. `audit` is the share of blocks that
+    is checked on another chain of stages where there is one; None checks nothing. All methods raise subclasses of DsdError.
     """
 
     def __init__(
@@ -104,9 +109,16 @@ class Client:
         timeout: float = TIMEOUT_SECONDS,
         data_dir: Path | None = None,
         insecure_loopback: bool = False,
+        audit: float | None = FLOOR,
     ) -> None:
         if not timeout > 0:
             raise UsageError(f"the timeout is {timeout}; it must be above 0 seconds")
+        if audit is not None and not 0 < audit <= 1:
+            raise UsageError(f"the share of audited blocks is {audit}; it must be above 0 and at most 1, or off")
+        self._audit = audit
+        self._auditor: Auditor | None = None
+        self._auditing: asyncio.Task[None] | None = None
+        self._banned = BannedPeers(data_dir)
         self._last = LastSwarm(data_dir)
         self._seeds = Seeds.parse(join) if join else Seeds.of(self._last.read())
         self._data_dir = data_dir
@@ -122,11 +134,12 @@ class Client:
 
     async def __aenter__(self) -> "Client":
         ends = transport(self._data_dir, insecure_loopback=self._insecure_loopback, secret=self._seeds.secret)
-        self._swarm = Swarm(self._seeds, ends, self._last)
+        self._swarm = Swarm(self._seeds, ends, self._last, self._banned)
         try:
             self._target = await asyncio.to_thread(TargetModel.load, self._model)
             self._relaxer = Relaxer(self._target)
-            await self._swarm.chain(self._target.manifest_hash)
+            stages = await self._swarm.chain(self._target.manifest_hash)
+            self._start_auditing(AUDIT_TOLERANCE_NATS[stages[0].dtype.value])
             self._drafter = await asyncio.to_thread(self._load_drafter, self._target)
         except BaseException:
             await self.__aexit__()
@@ -134,6 +147,10 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._auditor is not None and self._auditing is not None:
+            await self._auditor.finish()
+            self._auditing.cancel()
+            await asyncio.wait([self._auditing])
         if self._swarm is not None:
             await self._swarm.close()
         self._thread.close()
@@ -225,7 +242,21 @@ class Client:
         )
         session = Session(policy, config, relaxation.rule)
         async with Conversation(session, link, source, drafter, timeout=self._timeout) as conversation:
-            yield AnswerStream(conversation, self.target, rule, relaxation, logprobs)
+            yield AnswerStream(conversation, self.target, rule, relaxation, logprobs, self._auditor)
+
+    def _start_auditing(self, tolerance: float) -> None:
+        # Without TLS every peer passes for the same one, so there is nobody to blame.
+        if self._audit is None or self._insecure_loopback:
+            return
+        struck = StruckPeers(self._data_dir)
+        self._auditor = Auditor(self._chain_without, self._banned, struck, floor=self._audit, tolerance=tolerance)
+        self._auditing = asyncio.create_task(self._auditor.run())
+
+    async def _chain_without(self, avoided: Collection[Stage]) -> Sequence[Stage]:
+        """A chain of other stages as far as there are."""
+        assert self._swarm is not None
+        addresses = frozenset(stage.address for stage in avoided)
+        return await self._swarm.chain(self.target.manifest_hash, Wishes(serving=addresses))
 
     async def _open(self, source: LaneSource) -> LaneLink:
         """A full node is asked again when it says, but not for longer than a round may take."""

@@ -13,6 +13,7 @@ from typing import Any, TypeVarTuple
 from dsd_client.drafting import SessionDrafter
 from dsd_client.lane_link import LaneLink
 from dsd_client.lane_source import LaneSource
+from dsd_client.swarm import Stage
 from dsd_core.decoding.contexts import Contexts
 from dsd_core.decoding.events import (
     Action,
@@ -62,6 +63,8 @@ class Conversation:
         self.finish_reason: FinishReason | None = None
         self.route = link.route
         """The stages of the lane that leads, or led last."""
+        self.heard: set[tuple[Stage, ...]] = set()
+        """The chains that gave verdicts since the last question."""
         self._source = source
         self._drafter = drafter
         self._timeout = timeout
@@ -115,6 +118,7 @@ class Conversation:
         Leaving the iteration early ends the answer, and the conversation can go on. Raises DsdError.
         """
         self.finish_reason = None
+        self.heard.clear()
         actions = self._step(Ask(tuple(TokenId(token) for token in prompt), max_new_tokens, end_tokens))
         try:
             while self.finish_reason is None:
@@ -156,6 +160,8 @@ class Conversation:
         log.debug("%s -> %s", event, actions)
         if isinstance(event, VerdictsArrived):
             self._alone_since = None
+            if link := self._links.get(event.lane):
+                self.heard.add(tuple(link.stages))
         if self.session.leading in self._links:
             self.route = self._links[self.session.leading].route
         return actions

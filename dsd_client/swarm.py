@@ -19,6 +19,7 @@ from dsd_core.errors import DsdError, NoPeers, NotCovered, ProtocolError, Refuse
 from dsd_core.membership.record import PeerRecord
 from dsd_core.membership.ways import has_room, stage_seconds, stated_round_trips
 from dsd_core.network.address import Address
+from dsd_core.network.banned_peers import BannedPeers
 from dsd_core.network.identity import PeerId
 from dsd_core.network.last_swarm import LastSwarm
 from dsd_core.network.seeds import Seeds
@@ -96,8 +97,11 @@ ANY = Wishes()
 class Swarm:
     """The peers that were named, those that they know, and a channel to each. Close it."""
 
-    def __init__(self, seeds: Seeds, transport: Transport, last: LastSwarm | None = None) -> None:
-        """Those that were found are kept in `last`."""
+    def __init__(
+        self, seeds: Seeds, transport: Transport, last: LastSwarm | None = None, banned: BannedPeers | None = None
+    ) -> None:
+        """Those that were found are kept in `last`; those `banned` are in no chain."""
+        self._banned = banned or BannedPeers(None)
         self._transport = transport
         self._seeds = seeds
         self._last = last or LastSwarm(None)
@@ -230,8 +234,10 @@ class Swarm:
     def _route(self, asked: Sequence[asyncio.Task[Stage]], wishes: Wishes) -> tuple[Stage, ...]:
         """Among those that have answered by now."""
         answered = [task for task in asked if task.done()]
-        stages = [task.result() for task in answered if task.exception() is None]
+        described = [task.result() for task in answered if task.exception() is None]
+        stages = [stage for stage in described if stage.peer not in self._banned]
         failures = [failure for task in answered if (failure := task.exception()) is not None]
+        failures += [_banned(stage) for stage in described if stage.peer in self._banned]
         failures += [_leaving(stage) for stage in stages if stage.description.draining]
         route = _route(stages, failures, wishes)
         for reason in {str(failure) for failure in failures} - self._left_out:
@@ -319,6 +325,10 @@ def _route(stages: Sequence[Stage], failures: Sequence[BaseException], wishes: W
         raise
     _require_one_dtype(route)
     return route
+
+
+def _banned(stage: Stage) -> Refused:
+    return Refused(f"the peer at {stage.address} is banned here; see {stage.peer} in banned_peers of the data directory")
 
 
 def _leaving(stage: Stage) -> Refused:

@@ -17,6 +17,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
 
 
+class AuditShare(click.ParamType[float | None]):
+    """A share of blocks; `off` is None."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        return None if value in (None, "off") else click.FloatRange(0, 1, min_open=True).convert(value, param, ctx)
+
+
 class LaneCount(click.ParamType[int | None]):
     """A number of lanes; `auto`, which is None, leaves it to the client."""
 
@@ -98,6 +107,14 @@ _ANSWER_OPTIONS = [
         help="What such a draft may give away at most.",
     ),
     click.option("--drift-budget", type=float, metavar="NATS", help="What an answer may give away in all. [default: no limit]"),
+    click.option(
+        "--audit",
+        type=AuditShare(),
+        default="0.05",
+        show_default=True,
+        metavar="off|RATE",
+        help="Blocks of known peers that are checked on other stages, where there are some; of new peers, the first 10 are.",
+    ),
     click.option("--max-new-tokens", type=int, default=256, show_default=True, metavar="N"),
     click.option("--temperature", type=float, metavar="T", help="0 is greedy. [default: the model's own settings, else 0]"),
     click.option("--top-p", type=float, metavar="P"),
@@ -143,6 +160,7 @@ class AnswerOptions:
     acceptance: str
     tolerance: float
     drift_budget: float | None
+    audit: float | None
     max_new_tokens: int
     stop: tuple[str, ...]
     sampling: Mapping[str, Any]
@@ -158,6 +176,7 @@ class AnswerOptions:
             "timeout": self.timeout,
             "data_dir": self.data_dir,
             "insecure_loopback": self.insecure_loopback,
+            "audit": self.audit,
         }
 
     @classmethod
@@ -178,6 +197,7 @@ class AnswerOptions:
             acceptance=given["acceptance"],
             tolerance=given["tolerance"],
             drift_budget=given["drift_budget"],
+            audit=given["audit"],
             max_new_tokens=given["max_new_tokens"],
             stop=given["stop"],
             sampling={name: given[name] for name in _SAMPLING if given[name] is not None},

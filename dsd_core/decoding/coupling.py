@@ -39,7 +39,7 @@ class Scores:
     def entropy(self) -> float:
         """Of the distribution that is sampled from, in nats."""
         possible = self.log_probs[self.log_probs > -np.inf]
-        return float(-(np.exp(possible) * possible).sum())
+        return max(0.0, float(-(np.exp(possible) * possible).sum()))  # one token alone: a log-probability just above 0
 
 
 def scores(

@@ -165,3 +165,9 @@ def test_a_penalty_changes_the_choice() -> None:
 def test_a_seed_is_needed_to_sample() -> None:
     with pytest.raises(AssertionError, match="seed"):
         scores(LOGITS, NO_HISTORY, SamplingParams(temperature=1.0), position=0)
+
+
+def test_entropy_is_never_below_zero() -> None:
+    """Where one token is left its log-probability may be a rounding error above 0, and a client refuses what cannot be."""
+    tokens = np.array([3])
+    assert Scores(tokens, np.array([4e-17]), np.array([1.0])).entropy == 0.0

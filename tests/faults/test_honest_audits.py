@@ -1,0 +1,36 @@
+"""Honest nodes with a real model pass every audit, in either precision (trust.md, V3, in small)."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from dsd_client import Client, SamplingParams
+from dsd_core import embedded
+from dsd_core.model.source import resolve
+from tests.client.test_auditing import heard
+from tests.conftest import InProcessSwarm
+
+PROMPTS = [
+    "Question: Tom has 3 bags of 5 marbles. How many marbles?\nAnswer:",
+    "def add(a, b):\n",
+    "Question: A train goes 60 miles in 2 hours. How fast?\nAnswer:",
+    "Once upon a time",
+    "import os\n\ndef ",
+]
+SAMPLINGS = [SamplingParams(), SamplingParams(temperature=0.9, seed=1), SamplingParams(temperature=0.9, top_p=0.95, seed=2)]
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+async def test_no_honest_node_is_struck(new_swarm: InProcessSwarm, dtype: str) -> None:
+    source = resolve(str(embedded.TARGET))
+    for _ in range(3):
+        await new_swarm.start(SimpleNamespace(source=source), range(source.num_layers), dtype=dtype)  # type: ignore[arg-type]
+    async with Client(new_swarm.addresses, audit=1.0) as client:
+        auditor = client._auditor
+        assert auditor is not None
+        for prompt in PROMPTS:
+            for sampling in SAMPLINGS:
+                await client.generate(prompt, max_new_tokens=80, sampling=sampling)
+            await heard(auditor, seconds=120)
+        assert auditor.blocks_passed == auditor.blocks_heard > 150
+        assert all(auditor.book.standing(node.peer).strikes == 0 for node in new_swarm.nodes)

@@ -12,6 +12,7 @@ from dsd_client.answer import AnswerStream
 from dsd_client.client import MAX_NEW_TOKENS, TIMEOUT_SECONDS, Client, ConversationOptions
 from dsd_client.results import Chunk, Result
 from dsd_client.target_model import TargetModel
+from dsd_core.decoding.audit import FLOOR
 
 Value = TypeVar("Value")
 
@@ -33,9 +34,10 @@ class SyncClient:
         timeout: float = TIMEOUT_SECONDS,
         data_dir: Path | None = None,
         insecure_loopback: bool = False,
+        audit: float | None = FLOOR,
     ) -> None:
         self._client = Client(
-            join, model, drafter, timeout=timeout, data_dir=data_dir, insecure_loopback=insecure_loopback
+            join, model, drafter, timeout=timeout, data_dir=data_dir, insecure_loopback=insecure_loopback, audit=audit
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dsd-client", daemon=True)

@@ -107,14 +107,7 @@ class _Talk:
             self._client.conversation(
                 positions=POSITIONS,
                 sampling=replace(target.sampling, **self._options.sampling),
-                speculation=self._options.speculation,
-                lookahead=self._options.lookahead,
-                candidates=self._options.candidates,
-                lanes=self._options.lanes,
-                standby=self._options.standby,
-                acceptance=self._options.acceptance,
-                tolerance=self._options.tolerance,
-                drift_budget=self._options.drift_budget,
+                **self._options.conversation,
             )
         )
         return self._answers

@@ -19,15 +19,8 @@ async def generate(options: AnswerOptions, prompt: str, logprobs: int, form: str
         async with client.conversation(
             positions=len(tokens) + options.max_new_tokens,
             sampling=replace(client.target.sampling, **options.sampling),
-            speculation=options.speculation,
-            lookahead=options.lookahead,
-            candidates=options.candidates,
-            lanes=options.lanes,
-            standby=options.standby,
-            acceptance=options.acceptance,
-            tolerance=options.tolerance,
-            drift_budget=options.drift_budget,
             logprobs=logprobs,
+            **options.conversation,
         ) as answers:
             try:
                 chunks = answers.ask(tokens, max_new_tokens=options.max_new_tokens, stop=options.stop)

@@ -179,6 +179,20 @@ class AnswerOptions:
             "audit": self.audit,
         }
 
+    @property
+    def conversation(self) -> dict[str, Any]:
+        """What a conversation is opened with, but for the sampling parameters: those are the model's own where not given."""
+        return {
+            "speculation": self.speculation,
+            "lookahead": self.lookahead,
+            "candidates": self.candidates,
+            "lanes": self.lanes,
+            "standby": self.standby,
+            "acceptance": self.acceptance,
+            "tolerance": self.tolerance,
+            "drift_budget": self.drift_budget,
+        }
+
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> "AnswerOptions":
         return cls(

@@ -24,16 +24,7 @@ async def serve(
                 max_new_tokens=options.max_new_tokens,
                 stop=options.stop,
                 sampling=options.sampling,
-                options=ConversationOptions(
-                    speculation=options.speculation,
-                    lookahead=options.lookahead,
-                    candidates=options.candidates,
-                    lanes=options.lanes,
-                    standby=options.standby,
-                    acceptance=options.acceptance,
-                    tolerance=options.tolerance,
-                    drift_budget=options.drift_budget,
-                ),
+                options=ConversationOptions(**options.conversation),
                 admission=admission,
             )
             gateway = Gateway(client, config)

@@ -4,8 +4,9 @@ Log-probabilities are those of the distribution that was sampled from: after tem
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Any, Protocol
 
 from dsd_client.gateway.answers import Finished, Said
@@ -179,14 +180,21 @@ def origins(tokens: Sequence[Token]) -> Json:
     return {"tokens": [{"id": token.id, "text": token.text, "origin": token.origin.value} for token in tokens]}
 
 
-_THE_SAME = {"seed"}
-"""Of all answers to one request."""
+_THE_SAME = {"seed", "lanes"}
+"""Of all answers to one request, or not to be added up."""
 
 
 def _together(name: str, values: Sequence[Any]) -> Any:
     if name in _THE_SAME or not all(type(value) in (int, float) for value in values):
-        return values[0]
-    return sum(values) if all(isinstance(value, int) for value in values) else max(values)
+        return _sayable(values[0])
+    return sum(values) if all(isinstance(value, int) for value in values) else _sayable(max(values))
+
+
+def _sayable(value: Any) -> Any:
+    """JSON has no infinity, which some figures are while nothing was measured."""
+    if isinstance(value, Mapping):
+        return {name: _sayable(each) for name, each in value.items()}
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _reason(finished: Finished) -> FinishReason:

@@ -9,6 +9,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from dsd_client import Client, SamplingParams
 from dsd_client.chat_history import ChatHistory
+from dsd_client.gateway.forms import _sayable
 from tests.gateway.conftest import ServedGateway
 
 PROMPT = "question: how many shells does mia have? answer: the quick"
@@ -226,3 +227,7 @@ async def test_32_streams_at_once_lose_nothing(openai: AsyncOpenAI, client: Clie
             sampling = SamplingParams(temperature=1.0, seed=seed)
             assert said == (await client.generate(prompt, max_new_tokens=12, sampling=sampling, stop=history.stop)).text
     assert len(set(streamed)) > 28
+
+
+def test_figures_that_json_cannot_say_are_null() -> None:
+    assert _sayable({"p": float("inf"), "plan": {"q": float("nan")}, "k": 4}) == {"p": None, "plan": {"q": None}, "k": 4}

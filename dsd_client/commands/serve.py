@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import cast
 
 from dsd_client.client import Client, ConversationOptions
 from dsd_client.commands.options import AnswerOptions
@@ -24,7 +25,7 @@ async def serve(
                 max_new_tokens=options.max_new_tokens,
                 stop=options.stop,
                 sampling=options.sampling,
-                options=ConversationOptions(**options.conversation),
+                options=cast(ConversationOptions, options.conversation),
                 admission=admission,
             )
             gateway = Gateway(client, config)

@@ -137,7 +137,7 @@ class Client:
         self._swarm = Swarm(self._seeds, ends, self._last, self._banned)
         try:
             self._target = await asyncio.to_thread(TargetModel.load, self._model)
-            self._relaxer = Relaxer(self._target)
+            self._relaxer = Relaxer(self._target, self._swarm)
             stages = await self._swarm.chain(self._target.manifest_hash)
             self._start_auditing(AUDIT_TOLERANCE_NATS[stages[0].dtype.value])
             self._drafter = await asyncio.to_thread(self._load_drafter, self._target)

@@ -4,19 +4,21 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from dsd_client.drafting import SessionDrafter
-from dsd_client.swarm import Stage, links_of
+from dsd_client.swarm import Stage, Swarm, links_of
 from dsd_client.target_model import TargetModel
 from dsd_core.decoding.acceptance import TOLERANCE_NATS, Acceptance, Adaptive, Exact, latency_factor
 from dsd_core.decoding.contexts import Contexts
 from dsd_core.decoding.ids import TokenId
-from dsd_core.decoding.routing import hop_seconds
+from dsd_core.decoding.routing import Links
 from dsd_core.errors import UsageError
 
 LOCAL_HOP_SECONDS = 0.002
 """What a hop between neighbours takes, our own handling of it included: nothing that is worth an inexact answer."""
 PROBES = 3
+"""Of each stage and of the drafter; the least counts, so that a busy moment at either end is not taken for distance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,9 @@ class Asked:
 class Relaxer:
     """Makes the rule for each conversation. The target's key tokens are found once, when first needed."""
 
-    def __init__(self, target: TargetModel) -> None:
+    def __init__(self, target: TargetModel, swarm: Swarm) -> None:
         self._target = target
+        self._swarm = swarm
         self._key_tokens: asyncio.Future[frozenset[TokenId] | None] | None = None
 
     async def open(self, asked: Asked, stages: Sequence[Stage], drafter: SessionDrafter | None) -> Relaxation:
@@ -77,7 +80,8 @@ class Relaxer:
             return Relaxation(Exact(), note="nothing is drafted, so there is nothing to forgive")
         factor = asked.latency_factor
         if factor is None:
-            factor = latency_factor(network_seconds(stages), await _draft_seconds(drafter))
+            measured = await self._swarm.measured_again(stages, PROBES)
+            factor = latency_factor(network_seconds(measured), await _draft_seconds(drafter))
         if factor == 0 or asked.tolerance == 0:
             return Relaxation(Exact(), note="there is no latency to hide" if factor == 0 else "the tolerance is 0")
         key = await self._found_key_tokens()
@@ -94,8 +98,18 @@ class Relaxer:
 
 
 def network_seconds(stages: Sequence[Stage]) -> float:
-    """What a frame's way through a chain and back is predicted to spend between machines."""
-    return sum(max(0.0, hop - LOCAL_HOP_SECONDS) for hop in hop_seconds(stages, links_of(stages)))
+    """What a frame's way through a chain and back is predicted to spend between machines, rather too little than too much."""
+    links = links_of(stages)
+    between = [_round_trip(links, one, other) for one, other in pairwise(stages)]
+    round_trips = (links.to(stages[0]), *between, links.to(stages[-1]))
+    return sum(max(0.0, round_trip / 2 - LOCAL_HOP_SECONDS) for round_trip in round_trips)
+
+
+def _round_trip(links: Links[Stage], one: Stage, other: Stage) -> float:
+    """Of peers that state none: what ours to them is on average. Else as they say, but never longer than the way over us."""
+    through_us = links.to(one) + links.to(other)
+    is_stated = not links.stated.keys().isdisjoint([(one, other), (other, one)])
+    return min(links.between(one, other), through_us) if is_stated else through_us / 2
 
 
 async def _draft_seconds(drafter: SessionDrafter) -> float:

@@ -158,6 +158,16 @@ class Swarm:
         ]
         return traversal_seconds(fresh, {stage: stage.offer for stage in fresh}, links_of(fresh))
 
+    async def measured_again(self, stages: Sequence[Stage], times: int) -> list[Stage]:
+        """The same stages, after so many more looks at each. One that does not answer stays as it was known."""
+        return await asyncio.gather(*(self._asked_again(stage, times) for stage in stages))
+
+    async def _asked_again(self, stage: Stage, times: int) -> Stage:
+        with suppress(DsdError):
+            for _ in range(times):
+                stage = await self._stage(stage.address, stage.description.manifest_hash.hex())
+        return stage
+
     async def close(self) -> None:
         await asyncio.gather(*(channel.close() for _, channel in self._channels.values()))
 

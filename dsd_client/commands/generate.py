@@ -63,6 +63,8 @@ def summary(stats: Stats) -> str:
     drafts = f", {stats.accepted} of {stats.drafted} drafts accepted" if stats.drafted else ""
     if stats.acceptance_mode == "adaptive":
         drafts += f", {stats.relaxed} relaxed for {stats.drift_nats:.2f} nats"
+    if stats.acceptance_note:
+        drafts += f", {stats.acceptance_mode} acceptance: {stats.acceptance_note}"
     return (
         f"[{stats.new_tokens} tokens in {stats.seconds:.2f} s, {stats.tokens_per_second:.1f} tokens/s, "
         f"{stats.frames} frames{drafts}, seed {stats.seed}]"

@@ -182,12 +182,14 @@ def origins(tokens: Sequence[Token]) -> Json:
 
 _THE_SAME = {"seed", "lanes"}
 """Of all answers to one request, or not to be added up."""
+_SUMS = {"drift_nats"}
+"""What adds up though it is no count."""
 
 
 def _together(name: str, values: Sequence[Any]) -> Any:
     if name in _THE_SAME or not all(type(value) in (int, float) for value in values):
         return _sayable(values[0])
-    return sum(values) if all(isinstance(value, int) for value in values) else _sayable(max(values))
+    return sum(values) if name in _SUMS or all(isinstance(value, int) for value in values) else _sayable(max(values))
 
 
 def _sayable(value: Any) -> Any:

@@ -83,10 +83,10 @@ def chain(offers: Mapping[Peer, Offer], num_layers: int, links: Links[Peer]) -> 
 
 def traversal_seconds(peers: Sequence[Peer], offers: Mapping[Peer, Offer], links: Links[Peer]) -> float:
     """What a frame is predicted to take from the client through a chain and back."""
-    return sum(hop_seconds(peers, links)) + sum(_stay(offers[peer]) for peer in peers)
+    return sum(_hop_seconds(peers, links)) + sum(_stay(offers[peer]) for peer in peers)
 
 
-def hop_seconds(peers: Sequence[Peer], links: Links[Peer]) -> list[float]:
+def _hop_seconds(peers: Sequence[Peer], links: Links[Peer]) -> list[float]:
     """What each hop from the client through a chain and back is predicted to take, one way."""
     between = [links.between(one, other) for one, other in pairwise(peers)]
     return [round_trip / 2 for round_trip in (links.to(peers[0]), *between, links.to(peers[-1]))]

@@ -1,22 +1,30 @@
 """Adaptive acceptance, from the options to the figures."""
 
 import math
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import torch
 
 from dsd_client import Client, Origin, Result, SamplingParams
 from dsd_client import lane_link as lane_link_module
 from dsd_client import relaxation as relaxation_module
+from dsd_client.relaxation import LOCAL_HOP_SECONDS, network_seconds
+from dsd_core.decoding.frames import Candidate, Verdict
 from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import UsageError
 from dsd_core.wire.codec import rule_to_wire
 from tests.client.conftest import Clients
+from tests.client.test_routes import PEERS, record, stage
+from tests.conftest import LAYERS, InProcessNode, InProcessSwarm, TinyModel
 
 NEW = 48
 LAX = {"acceptance": "adaptive", "tolerance": 20.0, "latency_factor": 1.0, "candidates": 1}
+LONG = [5, 6, 7, 40, 41]
+"""A prompt with a long answer."""
 WARM = 0.9
 """A temperature at which the two models of the tests differ often enough."""
 
@@ -111,3 +119,112 @@ async def test_latency_opens_the_tolerance(client: Client, prompt: list[int], mo
 async def test_absurd_wishes_are_refused(client: Client, prompt: list[int], options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         await ask(client, prompt, **{"acceptance": "adaptive"} | options)
+
+
+# -- the latency that there is to hide ---------------------------------------------------------------------------------
+
+
+def test_neighbours_are_nothing_to_hide() -> None:
+    chain = [stage(range(place, place + 1), None, round_trip=1.9 * LOCAL_HOP_SECONDS) for place in range(LAYERS)]
+    assert network_seconds(chain) == 0
+
+
+def test_peers_that_state_no_link_are_as_far_from_each_other_as_from_us() -> None:
+    first, last = stage(range(2), None, round_trip=0.1), stage(range(2, LAYERS), None, round_trip=0.3)
+    assert network_seconds([first, last]) == pytest.approx(0.05 + 0.1 + 0.15 - 3 * LOCAL_HOP_SECONDS)
+
+
+@pytest.mark.parametrize(("stated", "taken"), [(0.06, 0.06), (9.0, 0.2)])
+def test_a_stated_link_counts_up_to_the_way_over_us(stated: float, taken: float) -> None:
+    first = stage(range(2), record(PEERS["a"], b=stated), round_trip=0.1)
+    last = stage(range(2, LAYERS), record(PEERS["b"]), round_trip=0.1)
+    assert network_seconds([first, last]) == pytest.approx(0.05 + taken / 2 + 0.05 - 3 * LOCAL_HOP_SECONDS)
+
+
+# -- stages that die, and stages that lie ------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def two_chains(target: TinyModel, drafter: TinyModel, new_swarm: InProcessSwarm) -> AsyncIterator[Client]:
+    for _ in range(2):
+        await new_swarm.start(target, range(2))
+        await new_swarm.start(target, range(2, LAYERS))
+    async with Client(new_swarm.addresses, str(target), str(drafter), timeout=10) as client:
+        yield client
+
+
+def node_at(swarm: InProcessSwarm, address: str) -> InProcessNode:
+    return next(node for node in swarm.nodes if node.address == address)
+
+
+def assert_follows_from_itself(result: Result, target: TinyModel) -> None:
+    """Each token is the target's after those before it, or a relaxed one that gives away what it says."""
+    ids = [token.id for token in result.tokens]
+    with torch.no_grad():
+        log_probs = target.model(torch.tensor([LONG + ids])).logits[0, len(LONG) - 1 : -1].log_softmax(-1)
+    for token, row in zip(result.tokens, log_probs, strict=True):
+        assert (token.origin is Origin.RELAXED) == (token.drift > 0)
+        assert float(row.max() - row[token.id]) == pytest.approx(token.drift, abs=1e-3)
+
+
+async def test_a_text_with_relaxed_tokens_goes_on_by_another_chain(
+    two_chains: Client, target: TinyModel, new_swarm: InProcessSwarm
+) -> None:
+    """It is continued, not written anew: the new chain is fed what was committed, which is not the target's own text."""
+    told: list[int] = []
+    async with two_chains.conversation(positions=300, sampling=SamplingParams(temperature=0), **LAX) as answers:
+        is_killed = False
+        async for chunk in answers.ask(LONG, max_new_tokens=160):
+            told += chunk.token_ids
+            if not is_killed and len(told) > 60:
+                is_killed, told_before = True, list(told)
+                await node_at(new_swarm, chunk.route[0]).kill()
+        result = answers.result
+    assert result.token_ids == told
+    assert told[: len(told_before)] == told_before != target.greedy(LONG, len(told_before)).token_ids
+    assert (result.stats.reroutes, result.stats.new_tokens) == (1, 160)
+    assert_follows_from_itself(result, target)
+
+
+def not_a_number(verdict: Verdict) -> Verdict:
+    return replace(verdict, entropy=math.nan)
+
+
+def likelier_than_certain(verdict: Verdict) -> Verdict:
+    best, *others = verdict.top
+    return replace(verdict, top=(Candidate(best.token, 0.5, best.score), *others))
+
+
+def worst_first(verdict: Verdict) -> Verdict:
+    return replace(verdict, top=(verdict.top[0], *reversed(verdict.top[1:])))
+
+
+@pytest.mark.parametrize("lie", [not_a_number, likelier_than_certain, worst_first])
+async def test_a_stage_that_sends_impossible_statistics_is_done_without(
+    two_chains: Client,
+    target: TinyModel,
+    new_swarm: InProcessSwarm,
+    monkeypatch: pytest.MonkeyPatch,
+    lie: Callable[[Verdict], Verdict],
+) -> None:
+    async with two_chains.conversation(positions=300, sampling=SamplingParams(temperature=0), **LAX) as answers:
+        routes = []
+        async for chunk in answers.ask(LONG, max_new_tokens=60):
+            routes.append(chunk.route)
+            if len(routes) == 3:
+                lies_from_now_on(node_at(new_swarm, chunk.route[-1]), lie, monkeypatch)
+        first = answers.result
+        assert first.stats.reroutes == 1
+        assert_follows_from_itself(first, target)
+        again = {chunk.route async for chunk in answers.ask([*LONG, *first.token_ids, 5], max_new_tokens=20)}
+    assert all(set(route).isdisjoint({routes[0][-1]}) for route in {routes[-1], *again})
+
+
+def lies_from_now_on(node: InProcessNode, lie: Callable[[Verdict], Verdict], monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = node.engine.compute
+
+    async def lying(*given: Any) -> Any:
+        computed = await compute(*given)
+        return replace(computed, verdicts=tuple(map(lie, computed.verdicts)))
+
+    monkeypatch.setattr(node.engine, "compute", lying)

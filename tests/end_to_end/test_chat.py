@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from dsd_client.local_swarm import LocalSwarm
+from tests.conftest import TinyModel
 from tests.end_to_end.conftest import SECONDS, Commands, ended
 
 pty = pytest.importorskip("pty")
@@ -146,6 +147,23 @@ def test_a_chat_in_a_pipe(commands: Commands, join: list[str]) -> None:
     assert ">" not in out[:2]
     assert "tokens in" in err
     assert "Traceback" not in err
+
+
+def test_a_chat_that_may_accept_adaptively_is_exact_where_nothing_is_far(
+    commands: Commands, join: list[str], drafter: TinyModel
+) -> None:
+    """On loopback there is no latency to hide, and the chat says so; the texts are those of an exact one."""
+
+    def said(*acceptance: str) -> tuple[str, str]:
+        given = [*join, "--drafter", str(drafter), "--max-new-tokens", "25", "--temperature", "0", *acceptance]
+        chat = commands.start("dsd-client", "chat", *given, stdin=subprocess.PIPE)
+        out, err = chat.communicate("hello\nand then\n/stats\n", timeout=SECONDS)
+        assert chat.returncode == 0, err
+        return out, err
+
+    adaptive, about = said("--acceptance", "adaptive", "--tolerance", "20")
+    assert adaptive == said()[0]
+    assert "exact acceptance: there is no latency to hide" in about
 
 
 def test_nodes_that_go_away_do_not_end_a_chat(join: list[str], nodes: LocalSwarm, commands: Commands) -> None:

@@ -10,7 +10,7 @@ from openai.types.chat import ChatCompletionChunk
 from dsd_client import Client, SamplingParams
 from dsd_client.chat_history import ChatHistory
 from dsd_client.gateway.forms import _sayable
-from tests.gateway.conftest import ServedGateway
+from tests.gateway.conftest import ServedGateway, served
 
 PROMPT = "question: how many shells does mia have? answer: the quick"
 MESSAGES: list[Any] = [{"role": "user", "content": "how many shells does mia have?"}]
@@ -210,6 +210,18 @@ async def test_a_stream_ends_with_our_figures(openai: AsyncOpenAI, model: str) -
     assert "".join(token["text"] for part in parts for token in part["tokens"]) == text_of(chunks)
     silent: list[Any] = await chunks_of(openai, model=model, max_tokens=9)
     assert [chunk for chunk in silent[:-1] if "dsd" in chunk.model_extra] == []
+
+
+async def test_a_gateway_that_accepts_adaptively_says_what_it_gave_away(client: Client) -> None:
+    """Of all answers together, and of each token."""
+    lax: Any = {"acceptance": "adaptive", "tolerance": 20.0, "latency_factor": 1.0, "candidates": 1}
+    async with served(client, options=lax) as gateway, gateway.openai() as openai:
+        asked: Any = {"model": gateway.model, "prompt": PROMPT, "max_tokens": 40, "n": 4, "temperature": 0.9, "seed": 7}
+        said: Any = await openai.completions.create(**asked, extra_body={"dsd": {"tokens": True}})
+    told = said.model_extra["dsd"]
+    assert (told["acceptance_mode"], told["tolerance"], told["latency_factor"]) == ("adaptive", 20.0, 1.0)
+    assert told["relaxed"] == [token["origin"] for token in told["tokens"]].count("relaxed") > 1
+    assert told["drift_nats"] > told["drift_max_nats"] > 0
 
 
 # -- many --------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import asyncio
 import sys
 from importlib import import_module
 
-NAMES = ("loopback", "footprint", "links", "gpu_like", "real_pair", "law", "table1", "adaptive", "simulated")
+NAMES = ("loopback", "footprint", "gateway", "links", "gpu_like", "real_pair", "law", "table1", "adaptive", "simulated")
 
 
 async def main() -> None:

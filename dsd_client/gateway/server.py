@@ -43,8 +43,14 @@ def _is_loopback(host: str) -> bool:
 async def serve(gateway: Gateway, listener: socket.socket) -> None:
     """Serve until cancelled. Then nobody new is let in, and answers under way have a moment to end before they are ended
     with an error that says so."""
-    app = create_app(gateway)
-    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2 * GRACE_SECONDS))
+    config = uvicorn.Config(
+        create_app(gateway),
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=2 * GRACE_SECONDS,
+    )
+    server = _Server(config)
     serving = asyncio.create_task(server.serve([listener]))
     try:
         await asyncio.shield(serving)

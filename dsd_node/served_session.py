@@ -25,6 +25,8 @@ from dsd_node.engine import Computed, Engine
 
 INBOX_FRAMES = 64
 VERDICT_BATCHES = 256
+FIRST_FRAME_SECONDS = 60.0
+"""How long memory waits for a session's first frame: who asked for it may have vanished before anything tied it to a stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +116,9 @@ class ServedSession:
 
     def overdue(self, now: float) -> DsdError | None:
         """What to close the session with, if it gets no frames or cannot pass them on."""
-        if now - self.last_frame_at > self.idle_seconds:
-            return TimedOut(f"the session was closed after {self.idle_seconds:.0f} idle seconds; open a new one")
+        limit = self.idle_seconds if self._attached else min(self.idle_seconds, FIRST_FRAME_SECONDS)
+        if now - self.last_frame_at > limit:
+            return TimedOut(f"the session was closed after {limit:.0f} idle seconds; open a new one")
         return self._downstream.stuck(now) if self._downstream is not None else None
 
     async def _until_closed(self) -> None:

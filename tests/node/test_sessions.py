@@ -14,6 +14,7 @@ from dsd_core.network.status import error_of
 from dsd_core.network.stubs import stage_stub
 from dsd_core.wire import VERSIONS
 from dsd_core.wire.v1 import stage_pb2
+from dsd_node import served_session
 from tests.conftest import LAYERS, POSITIONS, InProcessNode, InProcessSwarm, TinyModel, dial, eventually
 from tests.node.conftest import close_session, open_raw, refusal
 
@@ -110,6 +111,23 @@ async def test_an_idle_session_is_closed(new_swarm: InProcessSwarm, target: Tiny
             assert "1 idle seconds" in str(error)
             await busy.send_run([9], 0)
             await busy.verdict()
+    finally:
+        watch.cancel()
+        await asyncio.wait([watch])
+
+
+async def test_a_session_that_never_gets_a_frame_does_not_keep_its_memory_for_long(
+    new_swarm: InProcessSwarm, target: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served_session, "FIRST_FRAME_SECONDS", 0.5)
+    node = await new_swarm.start(target, range(LAYERS))
+    watch = asyncio.create_task(node.service.close_idle(every=0.02))
+    try:
+        async with open_raw([node], idle_seconds=60) as silent, open_raw([node], idle_seconds=60) as begun:
+            await begun.greedy(PROMPT, 2)
+            assert isinstance(await silent.verdict_failure(), TimedOut)
+            await begun.send_run([9], 0)
+            await begun.verdict()
     finally:
         watch.cancel()
         await asyncio.wait([watch])

@@ -1,5 +1,6 @@
 """The turns of a chat, as the tokens of one growing prompt."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +66,20 @@ class ChatHistory:
         self._tokens.clear()
         self._text = ""
 
+    def as_json(self) -> str:
+        """What was said, as OpenAI's API takes messages."""
+        return json.dumps({"model": self.target.name, "messages": self._all_messages}, ensure_ascii=False, indent=2) + "\n"
+
+    def as_markdown(self) -> str:
+        """What was said, for people."""
+        said = "".join(f"**{message['role']}**\n\n{message['content'].strip()}\n\n" for message in self._all_messages)
+        return f"# {self.target.name}\n\n{said}"
+
+    @property
+    def _all_messages(self) -> list[dict[str, str]]:
+        system: list[dict[str, str]] = [{"role": "system", "content": self.system}] if self.system else []
+        return system + self.messages
+
     def _shown(self, text: str, token_ids: list[int]) -> tuple[list[int], str]:
         """The tokens of an answer whose text is in it, and that text: those of a stop text were said but are not shown."""
         reader, shown, whole = AnswerText(self.target.tokenizer, self._tokens), "", 0
@@ -81,11 +96,10 @@ class ChatHistory:
         return bool(getattr(self.target.tokenizer, "chat_template", None))
 
     def _render(self) -> str:
-        system: list[dict[str, str]] = [{"role": "system", "content": self.system}] if self.system else []
         if not self._has_template:
             return self._render_plainly()
         text: str = self.target.tokenizer.apply_chat_template(
-            system + self.messages, tokenize=False, add_generation_prompt=True
+            self._all_messages, tokenize=False, add_generation_prompt=True
         )
         return text
 

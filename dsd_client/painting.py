@@ -10,24 +10,40 @@ _STYLES = {
     Origin.ACCEPTED: "green",
     Origin.RELAXED: "underline magenta",
     Origin.RECOVERED: "bold yellow",
-    Origin.BONUS: "bold yellow",
+    Origin.BONUS: "bold cyan",
 }
 _BRACKETS = {Origin.RELAXED: "~{}~", Origin.RECOVERED: "<{}>", Origin.BONUS: "<{}>"}
-LEGEND = Text.assemble(("accepted drafts", "green"), ", ", ("the target's own", "bold yellow"))
+_NAMES = {
+    Origin.ACCEPTED: "accepted drafts",
+    Origin.RELAXED: "relaxed",
+    Origin.RECOVERED: "corrected",
+    Origin.BONUS: "the target's own",
+}
+LEGEND = Text(", ").join(Text(name, _STYLES[origin]) for origin, name in _NAMES.items())
+_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
 PLAIN_LEGEND = Text("accepted drafts, <the target's own>")
 
 
 def show(console: Console, tokens: tuple[Token, ...]) -> None:
     """Print tokens as they come: in colour, or, where there is none, the target's own in <> and relaxed ones in ~~."""
     for token in tokens:
-        if console.color_system is not None:
-            console.print(Text(token.text, style=_STYLES[token.origin]), end="", soft_wrap=True)
+        if _has_colors(console):
+            console.print(Text(harmless(token.text), style=_STYLES[token.origin]), end="", soft_wrap=True)
         else:
-            console.print(Text(_bracketed(token)), end="", soft_wrap=True)
+            console.print(Text(harmless(_bracketed(token))), end="", soft_wrap=True)
 
 
 def legend(console: Console) -> Text:
-    return LEGEND if console.color_system is not None else PLAIN_LEGEND
+    return LEGEND if _has_colors(console) else PLAIN_LEGEND
+
+
+def harmless(text: str) -> str:
+    """Without what would steer the terminal: whoever serves a model may make it say anything."""
+    return text.translate(_CONTROLS)
+
+
+def _has_colors(console: Console) -> bool:
+    return console.color_system is not None and not console.no_color
 
 
 def _bracketed(token: Token) -> str:

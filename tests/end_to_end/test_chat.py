@@ -1,13 +1,18 @@
 """`dsd-client chat` in a terminal, and in a pipe."""
 
+import fcntl
+import json
 import os
 import re
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,12 +28,13 @@ IN_A_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTT
 class Terminal:
     """A person at a terminal: types, and reads until something appears."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, kind: str = "dumb", **environment: str) -> None:
         self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         self.process = subprocess.Popen(
             [sys.executable, "-c", IN_A_TERMINAL, sys.executable, "-m", "dsd_client", "chat", *arguments],
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            env=os.environ | {"TERM": "dumb", "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"TERM": kind, "OMP_NUM_THREADS": "1", "PROMPT_TOOLKIT_NO_CPR": "1"} | environment,
         )  # fmt: skip
         os.close(slave)
         self._unread = ""
@@ -46,8 +52,11 @@ class Terminal:
         os.write(self._master, line.encode() + b"\n")
         self.read_until(re.escape(line.strip()) + "\r?\n")
 
+    def press(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
     def press_ctrl_c(self) -> None:
-        os.write(self._master, b"\x03")
+        self.press("\x03")
 
     def wait(self) -> int:
         deadline = time.monotonic() + SECONDS
@@ -94,7 +103,8 @@ def test_a_chat(terminal: Terminal) -> None:
     assert len(first.strip("\r\n> ")) > 3
     terminal.type("/stats")
     [tokens, frames] = re.search(r"\[(\d+) tokens in .* (\d+) frames", terminal.read_until("\n> ")).groups()  # type: ignore[union-attr]
-    assert 0 < int(frames) <= int(tokens) <= 25
+    assert 0 < int(tokens) <= 25
+    assert int(frames) > 0
 
     terminal.type("/help")
     listed = terminal.read_until("\n> ")
@@ -134,8 +144,69 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(slow_terminal: Terminal) -> 
     assert "/exit or Ctrl-D to leave" in terminal.read_until("\n> ")
     terminal.type("/stats")
     assert 0 < int(re.search(r"\[(\d+) tokens", terminal.read_until("\n> "))[1]) < 400  # type: ignore[index]
-    os.write(terminal._master, b"\x04")
+    terminal.press("\x04")
     assert terminal.wait() == 0
+
+
+@pytest.fixture
+def good_terminal(join: list[str], tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal(*join, "--max-new-tokens", "25", "--data-dir", str(tmp_path / "data"), kind="xterm-256color")
+    yield terminal
+    terminal.close()
+
+
+READY = r"\x1b\[\?2004h(?s:.*?)\x1b\[\?25h"
+"""The editor takes pastes, and shows its cursor."""
+
+
+def test_a_chat_in_a_good_terminal(good_terminal: Terminal, tmp_path: Path) -> None:
+    terminal = good_terminal
+    assert "can read what you write" in terminal.read_until("/help for help")
+    terminal.read_until(READY)
+    terminal.press("\x1b[200~hello\r\nthere\x1b[201~")  # pasted: two lines, and not yet sent
+    terminal.read_until("there")
+    terminal.press("\r")
+    terminal.read_until(r"25 tokens · [\d.]+ tokens/s · .*2 peers(?s:.*)25 tokens · [\d.]+ tokens/s · .*2 peers")
+    terminal.read_until(READY)
+
+    terminal.press("/colors\r")
+    terminal.read_until(READY)
+    terminal.press("once more\r")
+    assert "\x1b[1;36m" in terminal.read_until("accepted drafts")
+    terminal.read_until(READY)
+
+    terminal.press(f"/save {tmp_path / 'said.json'}\r")
+    terminal.read_until(READY)
+    terminal.press(f"/save {tmp_path / 'said.json'}\r")
+    terminal.read_until("File exists")
+    terminal.read_until(READY)
+    said = json.loads((tmp_path / "said.json").read_text())["messages"]
+    assert [message["content"] for message in said][::2] == ["hello\nthere", "once more"]
+
+    terminal.press("/model /nowhere\r")
+    terminal.read_until("(?s)/nowhere.* goes on")
+    terminal.read_until(READY)
+    terminal.press(f"/save {tmp_path / 'said.md'}\r")
+    terminal.read_until(READY)
+    assert "**assistant**" in (tmp_path / "said.md").read_text()
+
+    terminal.press("\x04")
+    assert terminal.wait() == 0
+    history = tmp_path / "data" / "chat_history"
+    assert history.stat().st_mode & 0o077 == 0
+    assert "once more" in history.read_text()
+
+
+def test_no_color_in_a_good_terminal(join: list[str]) -> None:
+    terminal = Terminal(*join, "--max-new-tokens", "5", kind="xterm-256color", NO_COLOR="1")
+    try:
+        terminal.read_until(READY)
+        terminal.press("/colors\r")
+        terminal.read_until(READY)
+        terminal.press("hello\r")
+        assert not re.search(r"\x1b\[[0-9;]*3[0-7]", terminal.read_until("the target's own>", seconds=20))
+    finally:
+        terminal.close()
 
 
 def test_a_chat_in_a_pipe(commands: Commands, join: list[str]) -> None:

@@ -4,18 +4,15 @@
 
 The embedded pair, greedy, in batches and without a network: the rule is the core's own, pinned at latency factor 1. What linear
 streaming commits depends on the drafter's first choice after each committed prefix, and that is what is replayed here.
-Speed is by the law, p·τ + (1 − p)·L, with relaxed drafts among the accepted; `dsd-client bench` measures it over links.
+Speed is by the law, p·τ + (1 − p)·L, with relaxed drafts among the accepted; `adaptive_speed` measures it over links.
 """
 
 import argparse
-import ast
 import asyncio
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from random import Random
 
 import torch
 from rich.console import Console
@@ -23,6 +20,8 @@ from rich.table import Table
 from torch import Tensor
 from transformers import AutoTokenizer, DynamicCache, Qwen3ForCausalLM
 
+from dsd_client.paired_loss import PairedLoss
+from dsd_client.questions import Questions, made_up, read_questions
 from dsd_core.decoding.acceptance import Acceptance, Adaptive, Exact
 from dsd_core.decoding.frames import Candidate, Verdict
 from dsd_core.decoding.ids import NodeId, TokenId
@@ -30,11 +29,8 @@ from dsd_core.decoding.tree import TreeNode
 from dsd_core.embedded import DRAFTER, TARGET
 from dsd_core.embedded.shapes import load_model
 from dsd_core.embedded.vocabulary import END_ID
-from dsd_core.embedded.word_problems import Split, draw, final_number, is_correct, prompt
+from dsd_core.errors import UsageError
 from dsd_core.model.token_classes import key_tokens
-
-Judge = Callable[[int, str], bool]
-"""Whether an answer to the prompt of that number is right."""
 
 BATCH = 128
 NUM_NEW = 112
@@ -202,8 +198,7 @@ def figures(rule: Rule, texts: list[Text], right: list[bool], exact: list[Text],
     relaxed = sum(text.relaxed for text in texts)
     share = (sum(text.drafts_right for text in texts) + relaxed) / tokens
     reference = sum(text.drafts_right for text in exact) / sum(len(text.tokens) for text in exact)
-    lost = sum(was and not is_ for was, is_ in zip(exact_right, right, strict=True))
-    gained = sum(is_ and not was for was, is_ in zip(exact_right, right, strict=True))
+    paired = PairedLoss.between(exact_right, right)
     same = sum(text.tokens == other.tokens for text, other in zip(texts, exact, strict=True))
     count = len(texts)
     return Figures(
@@ -214,20 +209,14 @@ def figures(rule: Rule, texts: list[Text], right: list[bool], exact: list[Text],
         largest_nats=max(text.largest for text in texts),
         speed=_law(reference) / _law(share),
         accuracy=100 * sum(right) / count,
-        loss=100 * (lost - gained) / count,
-        loss_bound=100 * _upper_bound(lost, gained, count),
+        loss=100 * paired.share,
+        loss_bound=100 * paired.upper_bound,
         unchanged=100 * same / count,
     )
 
 
 def _law(share: float) -> float:
     return share * SLOWEST_MS + (1 - share) * ROUND_TRIP_MS
-
-
-def _upper_bound(lost: int, gained: int, count: int) -> float:
-    """Of the paired loss, at 95 %: the normal bound on the discordant pairs, and never below the rule of three."""
-    spread = math.sqrt(max(lost + gained - (lost - gained) ** 2 / count, 0.0)) / count
-    return max((lost - gained) / count + 1.645 * spread, 3 / count if not lost else 0.0)
 
 
 def rules(key: frozenset[TokenId]) -> list[Rule]:
@@ -254,34 +243,27 @@ class Evaluation:
         self._rules = [rule for rule in rules(key) if not options.rules or rule.name in options.rules]
 
     def word_problems(self) -> list[Figures]:
-        rng = Random(self._options.seed)
-        problems = [draw(rng, Split.HELD_OUT) for _ in range(self._options.problems)]
-        return self._table([problem.prompt for problem in problems], lambda at, text: is_correct(problems[at], text))
+        return self._table(made_up(self._options.problems, self._options.seed))
 
-    def gsm8k(self) -> list[Figures]:
-        rows = _rows(self._options.gsm8k)[: self._options.prompts]
-        answers = [final_number(row["answer"]) for row in rows]
-        prompts = [prompt(row["question"].strip()) for row in rows]
-        return self._table(prompts, lambda at, text: final_number(text) == answers[at])
+    def of_file(self, path: Path) -> list[Figures]:
+        """Of HumanEval's functions `accuracy` is the share of completions that parse."""
+        return self._table(read_questions(path, self._options.prompts))
 
-    def humaneval(self) -> list[Figures]:
-        """`accuracy` is the share of completions that parse."""
-        prompts = [row["prompt"].strip() for row in _rows(self._options.humaneval)][: self._options.prompts]
-        return self._table(prompts, lambda at, text: _parses(prompts[at] + text))
-
-    def _table(self, prompts: list[str], is_right: Judge) -> list[Figures]:
+    def _table(self, questions: Questions) -> list[Figures]:
         rows: list[Figures] = []
         exact: tuple[list[Text], list[bool]] | None = None
         for rule in self._rules:
-            texts = self._write(prompts, rule)
-            right = [is_right(at, str(self._tokenizer.decode(text.tokens))) for at, text in enumerate(texts)]
+            texts = self._write(questions.prompts, rule)
+            right = questions.right(questions.prompts, [str(self._tokenizer.decode(text.tokens)) for text in texts])
+            if right is None:
+                raise UsageError(f"which answers to {questions.name} are right nobody can say; name GSM8K or HumanEval")
             if rule.name.startswith("exact"):
                 exact = texts, right
             assert exact is not None, "the exact rule comes first"
             rows.append(figures(rule, texts, right, *exact))
         return rows
 
-    def _write(self, prompts: list[str], rule: Rule) -> list[Text]:
+    def _write(self, prompts: Sequence[str], rule: Rule) -> list[Text]:
         encoded = [self._tokenizer.encode(text) for text in prompts]
         order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
         writer = Writer(self._target, self._drafter, rule)
@@ -297,9 +279,9 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     evaluation = Evaluation(options)
     tables = {"made-up word problems": evaluation.word_problems()}
     if options.gsm8k:
-        tables["GSM8K"] = evaluation.gsm8k()
+        tables["GSM8K"] = evaluation.of_file(options.gsm8k)
     if options.humaneval:
-        tables["HumanEval (accuracy: parses)"] = evaluation.humaneval()
+        tables["HumanEval (accuracy: parses)"] = evaluation.of_file(options.humaneval)
     console = Console(width=132)
     for title, rows in tables.items():
         console.print(_printed(title, rows))
@@ -308,21 +290,6 @@ async def main(arguments: Sequence[str] | None = None) -> None:
         content = {title: [asdict(row) for row in rows] for title, rows in tables.items()}
         (options.out / "adaptive.json").write_text(json.dumps(content, indent=2) + "\n")
         _plot(tables, options.out / "adaptive.png")
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _parses(program: str) -> bool:
-    """A completion may stop in the middle: what counts is that all but its last line is Python."""
-    for text in (program, program.rsplit("\n", 1)[0]):
-        try:
-            ast.parse(text)
-        except (SyntaxError, ValueError):
-            continue
-        return True
-    return False
 
 
 def _printed(title: str, rows: list[Figures]) -> Table:

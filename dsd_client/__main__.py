@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dsd_client.commands.options import AnswerOptions, with_answer_options, with_bench_options
+from dsd_client.commands.options import AnswerOptions, Tolerances, with_answer_options, with_bench_options
 from dsd_core.log_options import with_log_options
 from dsd_core.settings import Program, config
 
@@ -63,20 +63,36 @@ def chat(system: str | None, **given: Any) -> None:
 @click.option("--prompts", type=click.Path(path_type=Path), metavar="FILE", help="JSON lines: GSM8K, HumanEval, or strings.")
 @click.option("--limit", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="How many of the prompts.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, metavar="N", help="The table has medians.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Also write bench.json and bench.png there.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Also write the figures and a plot there.")
+@click.option("--tolerances", type=Tolerances(), default="1,3,5", show_default=True, metavar="NATS,...", help="Of `adaptive`.")
+@click.option("--latency-factor", type=float, metavar="F", help="Of `adaptive`, 0 to 1. [default: as the latency says]")
 @click.option("--json", "as_json", is_flag=True, help="Print one object instead of a table.")
+@click.argument("what", type=click.Choice(["modes", "adaptive"]), default="modes", metavar="[modes|adaptive]")
 def bench(
-    prompts: Path | None, limit: int, repeats: int, out: Path | None, as_json: bool, **given: Any
+    what: str,
+    prompts: Path | None,
+    limit: int,
+    repeats: int,
+    out: Path | None,
+    tolerances: tuple[float, ...],
+    latency_factor: float | None,
+    as_json: bool,
+    **given: Any,
 ) -> None:
-    """Time every mode of speculation on your swarm, in turns, on the same prompts.
+    """Time every mode of speculation on your swarm, in turns, on the same prompts; or what adaptive acceptance gains and loses.
 
-    Without --lookahead, blocking gets its best K: a sweep finds it on half of the prompts, the other half is compared.
+    \b
+    modes      off, blocking, streaming without and with branches. Without --lookahead, blocking gets its best K: a sweep
+               finds it on half of the prompts, the other half is compared.
+    adaptive   exact and adaptive streaming, for each of the tolerances: speed, nats given away, and, on GSM8K's questions or
+               made-up ones (the default with the embedded target), how many answers are right.
     """
     options = AnswerOptions.parse({**given, "speculation": "all"})
-    from dsd_client.commands.bench import bench
+    from dsd_client.commands.bench import Bench, bench, bench_adaptive
     from dsd_core import command
 
-    command.run(bench(options, prompts, limit, repeats, out, as_json=as_json))
+    asked = Bench(prompts, limit, repeats, out, as_json)
+    command.run(bench(options, asked) if what == "modes" else bench_adaptive(options, asked, tolerances, latency_factor))
 
 
 @cli.command()

@@ -176,6 +176,7 @@ class _Clock:
             tokens_per_second=len(tokens) / seconds if seconds > 0 else 0.0,
             bytes_sent=conversation.bytes_sent - self._sent_before,
             bytes_received=conversation.bytes_received - self._received_before,
+            network_seconds=counts.network_seconds,
             reroutes=counts.reroutes,
             lanes=conversation.session.lanes_serving,
             seed=rule.params.seed or 0,

@@ -24,6 +24,17 @@ class Mode:
 
     name: str
     options: ConversationOptions
+    exact: str = ""
+    """The mode that this one relaxes; of an exact one, empty."""
+
+    def relaxed(self, nats: float, factor: float | None = None) -> "Mode":
+        """The same with a tolerance of so many nats, open as far as `factor` says, or else as latency does."""
+        lax: ConversationOptions = {"acceptance": "adaptive", "tolerance": nats, "latency_factor": factor}
+        return Mode(f"{self.name}, {nats:g} nats", {**self.options, **lax}, exact=self.name)
+
+    @property
+    def is_blocking(self) -> bool:
+        return self.options.get("speculation") == "blocking"
 
 
 OFF = Mode("off", {"speculation": "off"})
@@ -62,6 +73,7 @@ class Answer:
     tokens: int
     token_ids: tuple[int, ...]
     stats: Stats
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +96,18 @@ class Figure:
     """As with the first mode, for as far as both go."""
     lookahead: int | None = None
     """The k that blocking was run with."""
+    exact: str = ""
+    """The mode that this one relaxes."""
+    latency_factor: float = 0.0
+    relaxed_per_token: float = 0.0
+    nats_per_token: float = 0.0
+    """Given away for drafts that the target did not choose ..."""
+    largest_nats: float = 0.0
+    """... and at most for one of them."""
+    traversals_per_token: float = 0.0
+    """Frames, for each token after the first."""
+    network_ms_per_token: float = 0.0
+    """Of the frames' round trips, what the stages did not compute. Frames that overlap count each for itself."""
 
     @property
     def name(self) -> str:
@@ -97,6 +121,10 @@ class Comparison:
     figures: dict[str, Figure] = field(default_factory=dict)
     sweep: dict[int, float] = field(default_factory=dict)
     """Blocking's ms a token by k, on the prompts of the sweep."""
+    prompts: Sequence[str | Sequence[int]] = ()
+    """Those that were compared."""
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    """What each mode answered to them, the first time."""
 
     def times_faster(self, mode: str, than: str) -> float | None:
         """None where one of them was not run."""
@@ -113,7 +141,7 @@ async def compare(client: Client, plan: Plan, say: Callable[[str], None] = lambd
     comparison = Comparison()
     plan = replace(plan, sampling=_seeded(plan.sampling or client.target.sampling))
     prompts, lookahead = plan.prompts, plan.lookahead
-    blocking = next((mode for mode in plan.modes if mode.name == BLOCKING.name), None)
+    blocking = next((mode for mode in plan.modes if mode.is_blocking), None)
     if blocking and lookahead is None and len(prompts) > 1:
         comparison.sweep = await _sweep(client, blocking, replace(plan, prompts=prompts[0::2]), say)
         lookahead = min(comparison.sweep, key=comparison.sweep.__getitem__)
@@ -121,8 +149,10 @@ async def compare(client: Client, plan: Plan, say: Callable[[str], None] = lambd
     modes = [_with_lookahead(mode, lookahead) for mode in plan.modes]
     answers = await _in_turns(client, modes, replace(plan, prompts=prompts), say)
     texts = [answer.token_ids for answer in answers[modes[0].name][0]]
+    comparison.prompts = prompts
     for mode in modes:
         comparison.figures[mode.name] = _figure(mode, answers[mode.name], texts)
+        comparison.texts[mode.name] = [answer.text for answer in answers[mode.name][0]]
     return comparison
 
 
@@ -158,7 +188,7 @@ async def _sweep(client: Client, blocking: Mode, plan: Plan, say: Callable[[str]
 
 
 def _with_lookahead(mode: Mode, lookahead: int | None) -> Mode:
-    return Mode(mode.name, {**mode.options, "lookahead": lookahead}) if mode.name == BLOCKING.name else mode
+    return replace(mode, options={**mode.options, "lookahead": lookahead}) if mode.is_blocking else mode
 
 
 async def _answer(client: Client, prompt: str | Sequence[int], mode: Mode, plan: Plan) -> Answer:
@@ -170,13 +200,15 @@ async def _answer(client: Client, prompt: str | Sequence[int], mode: Mode, plan:
             async for chunk in chunks:
                 commits.append((time.perf_counter(), len(chunk.tokens)))
         result = answers.result
-    return Answer(commits[-1][0] - commits[0][0], len(result.tokens) - commits[0][1], tuple(result.token_ids), result.stats)
+    seconds, count = commits[-1][0] - commits[0][0], len(result.tokens) - commits[0][1]
+    return Answer(seconds, count, tuple(result.token_ids), result.stats, result.text)
 
 
 def _figure(mode: Mode, repeats: Sequence[Sequence[Answer]], texts: Sequence[tuple[int, ...]]) -> Figure:
     times = [_ms_per_token(answers) for answers in repeats]
     stats = [answer.stats for answers in repeats for answer in answers]
     tokens = sum(s.new_tokens for s in stats)
+    after_the_first = max(1, tokens - len(stats))
     accepted, rejections = sum(s.accepted for s in stats), sum(s.rejections for s in stats)
     return Figure(
         mode=mode.name,
@@ -191,6 +223,13 @@ def _figure(mode: Mode, repeats: Sequence[Sequence[Answer]], texts: Sequence[tup
         tokens=tokens,
         same_text=all(_agree(answers, texts) for answers in repeats),
         lookahead=mode.options.get("lookahead"),
+        exact=mode.exact,
+        latency_factor=statistics.median(s.latency_factor for s in stats),
+        relaxed_per_token=sum(s.relaxed for s in stats) / tokens,
+        nats_per_token=sum(s.drift_nats for s in stats) / tokens,
+        largest_nats=max(s.drift_max_nats for s in stats),
+        traversals_per_token=sum(s.frames for s in stats) / after_the_first,
+        network_ms_per_token=1e3 * sum(s.network_seconds for s in stats) / after_the_first,
     )
 
 

@@ -83,8 +83,8 @@ def _row(comparison: Comparison, name: str) -> Sequence[str]:
     return (
         figure.name,
         f"{figure.ms_per_token:.1f}",
-        _times(comparison.times_faster(name, OFF.name)),
-        _times(comparison.times_faster(name, BLOCKING.name)),
+        times(comparison.times_faster(name, OFF.name)),
+        times(comparison.times_faster(name, BLOCKING.name)),
         f"{figure.acceptance:.0%}" if figure.accepted_per_token or figure.rejections_per_token else "-",
         f"{figure.wasted_per_token:.1f}",
         f"{figure.first_token_ms:.0f}",
@@ -92,7 +92,7 @@ def _row(comparison: Comparison, name: str) -> Sequence[str]:
     )
 
 
-def _times(factor: float | None) -> str:
+def times(factor: float | None) -> str:
     return "-" if factor is None else f"{factor:.2f}"
 
 

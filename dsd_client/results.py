@@ -72,6 +72,8 @@ class Stats:
     tokens_per_second: float
     bytes_sent: int
     bytes_received: int
+    network_seconds: float
+    """Of the round trips of frames, what the stages did not compute; those that overlap count each for itself."""
     reroutes: int
     """How often other stages had to go on, because some were lost, frozen or shut down."""
     lanes: int

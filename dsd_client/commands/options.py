@@ -35,6 +35,15 @@ class LaneCount(click.ParamType[int | None]):
         return None if value in (None, "auto") else click.IntRange(min=1).convert(value, param, ctx)
 
 
+class Tolerances(click.ParamType[tuple[float, ...]]):
+    """Numbers between commas."""
+
+    name = "tolerances"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        return tuple(click.FloatRange(0).convert(part, param, ctx) for part in value.split(","))
+
+
 _SWARM_OPTIONS = [
     click.option("--join", multiple=True, metavar="ADDRESS|TOKEN", help="A node; it knows the others. [default: as last time]"),
     click.option("--model", metavar="ID|DIR", help="The target. [default: the embedded one]"),
@@ -71,6 +80,21 @@ _MODE_OPTIONS = [
         metavar="N",
         help="How many for a position streaming drafts; 1 to 8.",
     ),
+    click.option(
+        "--acceptance",
+        type=click.Choice(["exact", "adaptive"]),
+        default="exact",
+        show_default=True,
+        help="adaptive: a draft that the target did not choose may stand where it matters little and latency is to be hidden.",
+    ),
+    click.option(
+        "--tolerance",
+        type=float,
+        default=TOLERANCE_NATS,
+        show_default=True,
+        metavar="NATS",
+        help="What such a draft may give away at most.",
+    ),
 ]
 
 _ANSWER_OPTIONS = [
@@ -90,21 +114,6 @@ _ANSWER_OPTIONS = [
         show_default=True,
         metavar="N",
         help="1 keeps a second chain warm, to go on at once when a stage is lost.",
-    ),
-    click.option(
-        "--acceptance",
-        type=click.Choice(["exact", "adaptive"]),
-        default="exact",
-        show_default=True,
-        help="adaptive: a draft that the target did not choose may stand where it matters little and latency is to be hidden.",
-    ),
-    click.option(
-        "--tolerance",
-        type=float,
-        default=TOLERANCE_NATS,
-        show_default=True,
-        metavar="NATS",
-        help="What such a draft may give away at most.",
     ),
     click.option("--drift-budget", type=float, metavar="NATS", help="What an answer may give away in all. [default: no limit]"),
     click.option(
@@ -208,8 +217,8 @@ class AnswerOptions:
             candidates=given.get("candidates", CANDIDATES),
             lanes=given["lanes"],
             standby=given["standby"],
-            acceptance=given["acceptance"],
-            tolerance=given["tolerance"],
+            acceptance=given.get("acceptance", "exact"),
+            tolerance=given.get("tolerance", TOLERANCE_NATS),
             drift_budget=given["drift_budget"],
             audit=given["audit"],
             max_new_tokens=given["max_new_tokens"],

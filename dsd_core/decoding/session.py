@@ -40,7 +40,7 @@ from dsd_core.decoding.events import (
     Tick,
     VerdictsArrived,
 )
-from dsd_core.decoding.frames import Frame, Verdict
+from dsd_core.decoding.frames import ComputeTime, Frame, Verdict
 from dsd_core.decoding.ids import DraftId, LaneId, NodeId, TokenId
 from dsd_core.decoding.lane import FEED_LAG, Lane
 from dsd_core.decoding.lanes import Lanes
@@ -88,6 +88,8 @@ class Counts:
     near_ties: int = 0
     relaxed: int = 0
     """Of the accepted, those that stand though the target chose otherwise."""
+    network_seconds: float = 0.0
+    """Of the rounds' time, what the stages did not compute. Rounds that overlap count each for itself."""
     reroutes: int = 0
     """How often another lane had to go on, because the leading one was lost, overdue or draining."""
 
@@ -263,16 +265,17 @@ class Session:
         for verdict, node_id in zip(arrived.verdicts, nodes, strict=True):
             if node_id is None:
                 continue  # The place was decided otherwise while the verdict was on its way.
-            self._measure(lane, node_id, now)
+            self._measure(lane, node_id, arrived.time, now)
             if node_id in self.tree and self.tree[node_id].verdict is None:
                 self.tree[node_id].verdict = verdict
 
-    def _measure(self, lane: Lane, node: NodeId, now: float) -> None:
+    def _measure(self, lane: Lane, node: NodeId, computed: ComputeTime, now: float) -> None:
         if lane.fed == node:
             lane.fed = None
         round_trip = lane.clock.measure(node, now)
         if round_trip is not None:
             self._policy.on_round_trip(round_trip.nodes, round_trip.seconds)
+            self.counts.network_seconds += max(0.0, round_trip.seconds - computed.total)
 
     def _let_go(self, lane_id: LaneId) -> None:
         lane = self._lanes.get(lane_id)

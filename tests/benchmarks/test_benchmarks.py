@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_like, law, real_pair, table1
+from benchmarks import adaptive_speed, communication, gpu_like, law, real_pair, table1
 from dsd_client.comparison import MODES
 
 TINY = ["--prompts", "2", "--tokens", "8", "--plain-tokens", "4", "--repeats", "1"]
@@ -52,3 +52,33 @@ async def test_table1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert list(figures) == ["off", "blocking", "DSI", "streaming"]
     assert all(figure["same_text"] for figure in figures.values())
     assert "clean SI / DSI" in capsys.readouterr().out
+
+
+async def test_adaptive_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [*TINY, "--prompts", "1", "--tokens", "24", "--stages", "2", "--delays", "2", "--lookahead", "3"]
+    await adaptive_speed.main([*given, "--tolerances", "20", "--latency-factor", "1", "--out", str(tmp_path)])
+    found = cells(tmp_path / "adaptive_speed.json")
+    assert list(found) == ["2 ms, made-up word problems", "2 ms, wrong drafter"]
+    exact = ["off", "blocking", "linear", "streaming"]
+    for figures in found.values():
+        assert list(figures) == [*exact, *(f"{mode}, 20 nats" for mode in exact[1:])]
+        assert all(figures[mode]["same_text"] and figures[mode]["nats_per_token"] == 0 for mode in exact)
+        assert all(figure["latency_factor"] == 1 for mode, figure in figures.items() if mode not in exact)
+    right, wrong = found.values()
+    assert any(figure["relaxed_per_token"] > 0 for figure in right.values())
+    assert wrong["linear"]["accepted_per_token"] < 0.2 < right["linear"]["accepted_per_token"]
+    quality = json.loads((tmp_path / "adaptive_speed.json").read_text())["quality"]
+    assert quality["2 ms, made-up word problems"]["linear"]["loss"] == 0
+    printed = capsys.readouterr().out
+    assert "ms in the network" in printed.replace("\n", " ") or "network" in printed
+
+
+async def test_communication(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--prompts", "1", "--stages", "2", "--ratios", "5", "--rate", "1"]
+    await communication.main([*TINY, "--tokens", "19", *given, "--out", str(tmp_path)])
+    assert list(cells(tmp_path / "communication.json")) == ["N=2, t1 = 5 t0"]
+    [traffic] = json.loads((tmp_path / "communication.json").read_text())["traffic"].values()
+    assert traffic["plain_traversals"] == 1
+    assert traffic["block_traversals"] < 0.3, "a drafter that is always right needs one for nine tokens"
+    assert traffic["plain_network_ms"] > 3 * 10 > traffic["block_network_ms"]
+    assert "N=2, t1 = 5 t0" in capsys.readouterr().out

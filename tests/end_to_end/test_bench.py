@@ -30,6 +30,32 @@ def test_as_json(commands: Commands, join: list[str]) -> None:
     assert figures["blocking"]["lookahead"] == 2
 
 
+def test_adaptive_acceptance_against_the_exact_modes(
+    commands: Commands, join: list[str], drafter: TinyModel, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"question": "how many shells", "answer": "#### 7"}\n')
+    given = [*join, "--drafter", str(drafter), "--prompts", str(prompts), "--max-new-tokens", "24", "--repeats", "1"]
+    given += ["--tolerances", "0,20", "--latency-factor", "1", "--out", str(tmp_path / "out"), "--json"]
+    found = commands.run("dsd-client", "bench", "adaptive", *given)
+    assert found.code == 0, found.err
+    report = json.loads(found.out)
+    figures, quality = report["cells"][""]["figures"], report["quality"][""]
+    relaxed = [f"{mode}, {nats} nats" for mode in ("linear", "streaming") for nats in (0, 20)]
+    assert list(figures) == ["off", "linear", "streaming", *relaxed]
+    assert all(figures[mode]["same_text"] for mode in ("off", "linear", "streaming", relaxed[0], relaxed[2]))
+    assert quality[relaxed[0]]["unchanged"] == 1
+    assert quality[relaxed[1]] | {"times_faster": 1, "unchanged": 1} == {
+        "times_faster": 1, "unchanged": 1, "right": 0, "loss": 0, "loss_bound": 1
+    }  # fmt: skip
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"adaptive.json", "adaptive.png"}
+
+
+def test_made_up_problems_are_not_for_every_target(commands: Commands, join: list[str]) -> None:
+    found = commands.run("dsd-client", "bench", "adaptive", *join)
+    assert "--prompts" in found.assert_failed(2)
+
+
 def test_a_file_without_prompts_is_refused(commands: Commands, join: list[str], tmp_path: Path) -> None:
     found = commands.run("dsd-client", "bench", *join, "--prompts", str(tmp_path / "none"))
     assert "none cannot be read" in found.assert_failed(2)

@@ -1,0 +1,42 @@
+"""A drafter that takes its time, is as sure of itself as another, and always proposes something else."""
+
+from dataclasses import dataclass, replace
+
+from dsd_client.drafting import DrafterSource, SessionDrafter
+from dsd_core.decoding.contexts import Contexts, Proposal
+from dsd_core.decoding.events import DraftedToken
+from dsd_core.decoding.ids import TokenId
+from dsd_core.decoding.target import ChoiceRule
+
+
+@dataclass(frozen=True, slots=True)
+class WrongDrafts:
+    """Each of `right`'s tokens, one further in the vocabulary."""
+
+    right: DrafterSource
+    vocab_size: int
+
+    async def open(self, rule: ChoiceRule, capacity: int) -> "WrongDrafter":
+        return WrongDrafter(await self.right.open(rule, capacity), self.vocab_size)
+
+
+@dataclass(frozen=True, slots=True)
+class WrongDrafter:
+    """One session's."""
+
+    right: SessionDrafter
+    vocab_size: int
+
+    @property
+    def name(self) -> str:
+        return f"anything but {self.right.name}"
+
+    async def propose(self, contexts: Contexts, *, steps: int, candidates: int) -> tuple[Proposal, ...]:
+        proposals = await self.right.propose(contexts, steps=steps, candidates=candidates)
+        return tuple(tuple(tuple(map(self._wrong, branch)) for branch in proposal) for proposal in proposals)
+
+    async def close(self) -> None:
+        await self.right.close()
+
+    def _wrong(self, drafted: DraftedToken) -> DraftedToken:
+        return replace(drafted, token=TokenId((drafted.token + 1) % self.vocab_size))

@@ -40,6 +40,7 @@ def cli() -> None:
 @click.option("--insecure-loopback", is_flag=True, help="No TLS; for programs of this machine alone.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True)
+@click.option("--metrics", metavar="HOST:PORT", help="Answer Prometheus there, over plain HTTP. [default: nowhere]")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when ready.")
 @with_log_options
 def start(
@@ -57,6 +58,7 @@ def start(
     insecure_loopback: bool,
     device: str,
     dtype: str,
+    metrics: str | None,
     as_json: bool,
 ) -> None:
     """Load the layers, listen, and serve until Ctrl-C.
@@ -74,6 +76,7 @@ def start(
     if insecure_loopback:
         here.require_loopback()
     there = Address.parse(announce) if announce else None
+    watched = Address.parse(metrics) if metrics else None
     from dsd_node.start import NodeConfig, serve  # torch, transformers and grpc: seconds
 
     config = NodeConfig(
@@ -93,8 +96,23 @@ def start(
         join=join,
         private=private,
         lan=not no_lan,
+        metrics=watched,
     )
     command.run(serve(config))
+
+
+@cli.command()
+@click.argument("peer", metavar="[ADDRESS|TOKEN]", default="127.0.0.1:4100")
+@click.option("--insecure-loopback", is_flag=True, help="No TLS; for nodes that were started so.")
+def health(peer: str, insecure_loopback: bool) -> None:
+    """Ask a node whether it serves; 127.0.0.1:4100 unless another is named. Leaves with 0 if it does.
+
+    A private swarm's node answers only to a token.
+    """
+    from dsd_core import command
+    from dsd_node.health_check import require_healthy
+
+    command.run(require_healthy(peer, insecure_loopback=insecure_loopback))
 
 
 cli.add_command(config)

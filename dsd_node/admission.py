@@ -16,6 +16,7 @@ from dsd_core.network.banned_peers import BannedPeers
 from dsd_core.network.identity import PeerId
 from dsd_core.network.status import abort
 from dsd_core.network.transport import Transport
+from dsd_node.metrics import Metrics
 from dsd_node.quotas import Quotas
 
 _HANDLER_MAKERS = {
@@ -29,10 +30,13 @@ _HANDLER_MAKERS = {
 class Admission(grpc.aio.ServerInterceptor):
     """A call has a caller who is proven, is not banned, and has not too many calls under way."""
 
-    def __init__(self, transport: Transport, quotas: Quotas, banned: BannedPeers) -> None:
+    def __init__(
+        self, transport: Transport, quotas: Quotas, banned: BannedPeers, metrics: Metrics | None = None
+    ) -> None:
         self._transport = transport
         self._quotas = quotas
         self._banned = banned
+        self._metrics = metrics or Metrics()
         self._calls: defaultdict[PeerId, set[asyncio.Task[Any]]] = defaultdict(set)
 
     async def intercept_service(
@@ -51,24 +55,32 @@ class Admission(grpc.aio.ServerInterceptor):
 
     def _guarded(self, handler: Any) -> Any:
         inner = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-        parse = _parser(handler.request_deserializer)
+        parse, serialize = self._parser(handler.request_deserializer), self._serializer(handler.response_serializer)
 
         # A single request is parsed in here: gRPC would do it before anybody asked who calls, and log what it cannot parse.
         def parsed(request: Any) -> Any:
             return request if handler.request_streaming else parse(request)
 
         async def call(request: Any, context: Any) -> Any:
-            async with self._admitted(context):
+            async with self._metered(context), self._admitted(context):
                 return await inner(parsed(request), context)
 
         async def generate(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with self._admitted(context):
+            async with self._metered(context), self._admitted(context):
                 async for response in inner(parsed(request), context):
                     yield response
 
         guarded = generate if inspect.isasyncgenfunction(inner) else call
         make = _HANDLER_MAKERS[handler.request_streaming, handler.response_streaming]
-        return make(guarded, parse if handler.request_streaming else None, handler.response_serializer)
+        return make(guarded, parse if handler.request_streaming else None, serialize)
+
+    @asynccontextmanager
+    async def _metered(self, context: Any) -> AsyncIterator[None]:
+        try:
+            yield
+        except grpc.aio.AbortError:
+            self._metrics.on_failed_call(context.code().name.lower())
+            raise
 
     @asynccontextmanager
     async def _admitted(self, context: Any) -> AsyncIterator[None]:
@@ -99,15 +111,23 @@ class Admission(grpc.aio.ServerInterceptor):
         if peer in self._banned:
             raise _banned()
 
+    def _parser(self, deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+        def parse(content: bytes) -> Any:
+            self._metrics.on_received(len(content))
+            try:
+                return deserializer(content) if deserializer else content
+            except DecodeError:
+                raise ProtocolError("this is no message of the protocol; run the same release of DSD on both ends") from None
 
-def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
-    def parse(content: bytes) -> Any:
-        try:
-            return deserializer(content) if deserializer else content
-        except DecodeError:
-            raise ProtocolError("this is no message of the protocol; run the same release of DSD on both ends") from None
+        return parse
 
-    return parse
+    def _serializer(self, serializer: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
+        def serialize(message: Any) -> bytes:
+            content = serializer(message) if serializer else bytes(message)
+            self._metrics.on_sent(len(content))
+            return content
+
+        return serialize
 
 
 def _banned() -> Refused:

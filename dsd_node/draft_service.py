@@ -24,6 +24,7 @@ from dsd_core.wire.v1 import drafter_pb2, drafter_pb2_grpc
 from dsd_core.wire.versions import versions_from_wire
 from dsd_node.answering import answering
 from dsd_node.engine import Engine
+from dsd_node.metrics import Metrics
 from dsd_node.quotas import Quotas
 
 log = logging.getLogger(__name__)
@@ -40,11 +41,19 @@ Context: TypeAlias = Any
 class DraftService(drafter_pb2_grpc.DraftServiceServicer):
     """A session lives as long as its stream. Sessions take turns at the engine, a request each."""
 
-    def __init__(self, source: ModelSource, engine: Engine, transport: Transport, quotas: Quotas) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        engine: Engine,
+        transport: Transport,
+        quotas: Quotas,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._source = source
         self._engine = engine
         self._transport = transport
         self._quotas = quotas
+        self._metrics = metrics or Metrics()
         self._sharpness = Sharpness()
         self._vocabulary = bytes.fromhex(vocabulary_hash(load_tokenizer(source)))
 
@@ -84,9 +93,10 @@ class DraftService(drafter_pb2_grpc.DraftServiceServicer):
     ) -> drafter_pb2.StreamDraftsResponse:
         contexts = trunk.from_wire(message)
         steps, candidates = message.steps, message.candidates
-        return proposals_to_wire(
-            await self._engine.run(lambda: drafter.propose(contexts, steps=steps, candidates=candidates))
-        )
+        asked_at = asyncio.get_running_loop().time()
+        proposals = await self._engine.run(lambda: drafter.propose(contexts, steps=steps, candidates=candidates))
+        self._metrics.on_drafted(asyncio.get_running_loop().time() - asked_at)
+        return proposals_to_wire(proposals)
 
     @asynccontextmanager
     async def _session(self, owner: PeerId, request: drafter_pb2.OpenDrafts) -> AsyncIterator[Drafter]:

@@ -11,15 +11,16 @@ from dsd_core.network.status import abort
 
 STAGE_SERVICE = "/dsd.v1.StageService/"
 DRAFT_SERVICE = "/dsd.v1.DraftService/"
+HEALTH_SERVICE = "/grpc.health.v1.Health/"
 
 
 class LateServices(grpc.GenericRpcHandler):
     """Services may be added to it, as to a server, while its server runs: a server itself takes none then.
 
-    Until there is one for the `awaited` service its calls are refused, with the reason.
+    Until there is one for an `awaited` service its calls are refused, with the reason.
     """
 
-    def __init__(self, awaited: str) -> None:
+    def __init__(self, *awaited: str) -> None:
         self._awaited = awaited
         self._handlers: list[grpc.GenericRpcHandler] = []
 

@@ -106,6 +106,11 @@ class Quotas:
         return session_id in self._sessions
 
     @property
+    def sessions(self) -> int:
+        """That are open or being opened."""
+        return len(self._sessions)
+
+    @property
     def total_bytes(self) -> int:
         """Of memory for sessions."""
         return self._memory.total

@@ -22,6 +22,7 @@ from dsd_core.wire.hidden import HiddenStates, hidden_from_wire, hidden_to_wire
 from dsd_core.wire.v1 import stage_pb2
 from dsd_node.downstream import Downstream
 from dsd_node.engine import Computed, Engine
+from dsd_node.metrics import Metrics
 
 INBOX_FRAMES = 64
 VERDICT_BATCHES = 256
@@ -38,6 +39,7 @@ class _Arrived:
     time: ComputeTime
     draining: bool
     """A stage before this one will soon be gone."""
+    at: float
 
 
 class ServedSession:
@@ -52,6 +54,7 @@ class ServedSession:
         upstream: PeerId,
         downstream: Downstream | None,
         rule: ChoiceRule | None,
+        metrics: Metrics,
         idle_seconds: float,
         now: float,
     ) -> None:
@@ -69,6 +72,7 @@ class ServedSession:
         self._kv = kv
         self._downstream = downstream
         self._rule = rule
+        self._metrics = metrics
         self._tree = StageTree(kv.capacity)
         self._inbox: asyncio.Queue[_Arrived] = asyncio.Queue(INBOX_FRAMES)
         self._verdicts: asyncio.Queue[stage_pb2.StreamVerdictsResponse | DsdError] = asyncio.Queue(VERDICT_BATCHES)
@@ -140,7 +144,7 @@ class ServedSession:
         hidden = self._hidden(message, len(frame.nodes))
         self.last_frame_at = asyncio.get_running_loop().time()
         self._tree.register(frame)
-        await self._inbox.put(_Arrived(frame, hidden, time_from_wire(message), message.draining))
+        await self._inbox.put(_Arrived(frame, hidden, time_from_wire(message), message.draining, self.last_frame_at))
 
     def _hidden(self, message: stage_pb2.Frame, rows: int) -> HiddenStates | None:
         span = self._engine.span
@@ -156,14 +160,18 @@ class ServedSession:
         while True:
             arrived = await self._inbox.get()
             computed = await self._engine.compute(self._tree, self._kv, arrived.frame, arrived.hidden, self._rule)
+            self._metrics.on_turn(nodes=len(arrived.frame.nodes), alive=len(computed.frame.nodes) if computed else 0)
             if computed is not None:
                 self.has_computed = True
+                waited = asyncio.get_running_loop().time() - arrived.at - computed.seconds
+                self._metrics.on_computed(waited_seconds=waited, seconds=computed.seconds)
                 await self._pass_on(computed, arrived)
 
     async def _pass_on(self, computed: Computed, arrived: _Arrived) -> None:
         time, draining = arrived.time.plus(computed.seconds), arrived.draining or self.draining
         if computed.hidden is not None and self._downstream is not None:
             hidden = hidden_to_wire(computed.hidden)
+            self._metrics.on_sent(len(hidden.data))  # not all of the message: to learn its size costs as much as to write it
             await self._downstream.send(frame_to_wire(computed.frame, time, hidden, draining=draining))
         elif computed.verdicts:
             await self._verdicts.put(verdicts_to_wire(computed.verdicts, time, draining=draining))

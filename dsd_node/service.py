@@ -26,6 +26,7 @@ from dsd_core.wire.versions import versions_from_wire
 from dsd_node.answering import answering as _answering
 from dsd_node.downstream import Channels, Downstream
 from dsd_node.engine import Engine
+from dsd_node.metrics import Metrics
 from dsd_node.quotas import MAX_SESSIONS, PEER_SHARE, Limits, Quotas
 from dsd_node.served_session import ServedSession, session_ended
 
@@ -43,11 +44,19 @@ Context: TypeAlias = Any
 class StageService(stage_pb2_grpc.StageServiceServicer):
     """Opens sessions, and lets each RPC reach the one that it names."""
 
-    def __init__(self, source: ModelSource, engine: Engine, transport: Transport, quotas: Quotas) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        engine: Engine,
+        transport: Transport,
+        quotas: Quotas,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._source = source
         self._engine = engine
         self._transport = transport
         self._quotas = quotas
+        self._metrics = metrics or Metrics()
         self._channels = Channels(transport)
         self._sessions: dict[bytes, ServedSession] = {}
         self._draining = False
@@ -88,6 +97,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
                 upstream=upstream,
                 downstream=Downstream(Address.parse(request.downstream), channel, session_id) if channel else None,
                 rule=rule,
+                metrics=self._metrics,
                 idle_seconds=min(request.idle_seconds or MAX_IDLE_SECONDS, MAX_IDLE_SECONDS),
                 now=asyncio.get_running_loop().time(),
             )

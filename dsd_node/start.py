@@ -36,7 +36,8 @@ from dsd_node.drain import drain, stop_signal
 from dsd_node.engine import Engine
 from dsd_node.health import Health
 from dsd_node.libraries import require_sound_libraries
-from dsd_node.loading import DRAFT_SERVICE, STAGE_SERVICE, LateServices
+from dsd_node.loading import DRAFT_SERVICE, HEALTH_SERVICE, STAGE_SERVICE, LateServices
+from dsd_node.metrics import Metrics
 from dsd_node.mover import needed_elsewhere
 from dsd_node.newcomer import Newcomer
 from dsd_node.peer_service import PeerService
@@ -85,6 +86,8 @@ class NodeConfig:
     round_seconds: float = 1.0
     """Of gossip."""
     role: Role = Role.TARGET
+    metrics: Address | None = None
+    """Where Prometheus may ask, if it may."""
 
 
 Load = Callable[[Place, range], Span]
@@ -101,20 +104,25 @@ async def serve(config: NodeConfig, load: Load | None = None) -> None:
     ends = transport(config.data_dir, insecure_loopback=config.insecure_loopback, secret=seeds.secret)
     if config.join and not isinstance(ends, Secure):
         raise UsageError("nodes without TLS do not find each other; leave out --join, and name each to the client")
+    metrics = Metrics()
     life: tuple[NodeConfig, Seeds] | None = (config, seeds)
-    while life is not None:
-        life = await _serve_layers(*life, ends, load or _load)
-        gc.unfreeze()
-        gc.collect()
+    async with metrics.served(config.metrics) if config.metrics else nullcontext():
+        while life is not None:
+            life = await _serve_layers(*life, ends, load or _load, metrics)
+            gc.unfreeze()
+            gc.collect()
 
 
-async def _serve_layers(config: NodeConfig, seeds: Seeds, ends: Transport, load: Load) -> tuple[NodeConfig, Seeds] | None:
+async def _serve_layers(
+    config: NodeConfig, seeds: Seeds, ends: Transport, load: Load, metrics: Metrics
+) -> tuple[NodeConfig, Seeds] | None:
     """Returns with what to go on, for other layers of the model; or None when told to stop."""
     # Without TLS nobody is known, and records of nobody are worth nothing.
     seat = Seat(ends, seeds, config.data_dir, config.round_seconds) if isinstance(ends, Secure) else None
     quotas = Quotas(Limits(peer_share=config.peer_share))
-    admission = Admission(ends, quotas, BannedPeers(config.data_dir))
-    late = LateServices(DRAFT_SERVICE if config.role is Role.DRAFTER else STAGE_SERVICE)
+    metrics.watch(quotas, lambda: [signed.record for signed in seat.gossiper.records] if seat else [])
+    admission = Admission(ends, quotas, BannedPeers(config.data_dir), metrics)
+    late = LateServices(DRAFT_SERVICE if config.role is Role.DRAFTER else STAGE_SERVICE, HEALTH_SERVICE)
     server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[admission])
     server.add_generic_rpc_handlers((late,))
     if seat:
@@ -128,10 +136,10 @@ async def _serve_layers(config: NodeConfig, seeds: Seeds, ends: Transport, load:
             place, layers = await _choose(config, seat, newcomer, addresses, ends.peer_id)
             engine = Engine(await asyncio.to_thread(load, place, layers))
             quotas.grant(_session_memory(config, engine, place.source))
-            service = StageService(place.source, engine, ends, quotas)
+            service = StageService(place.source, engine, ends, quotas, metrics)
             health = Health(engine)
             if config.role is Role.DRAFTER:
-                drafts = await asyncio.to_thread(DraftService, place.source, engine, ends, quotas)
+                drafts = await asyncio.to_thread(DraftService, place.source, engine, ends, quotas, metrics)
                 drafter_pb2_grpc.add_DraftServiceServicer_to_server(drafts, late)  # type: ignore[arg-type]
             else:
                 stage_pb2_grpc.add_StageServiceServicer_to_server(service, late)  # type: ignore[arg-type]  # it calls two methods

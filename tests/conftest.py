@@ -29,6 +29,7 @@ from dsd_core.network.transport import Secure, Transport
 from dsd_core.wire.v1 import peer_pb2_grpc, stage_pb2_grpc
 from dsd_node.admission import Admission
 from dsd_node.engine import Engine
+from dsd_node.metrics import Metrics
 from dsd_node.peer_service import PeerService
 from dsd_node.quotas import Limits, Quotas
 from dsd_node.service import StageService, limits_of
@@ -215,6 +216,7 @@ class InProcessNode:
     server: grpc.aio.Server
     address: str
     peer: PeerId
+    metrics: Metrics
     stopped: bool = False
 
     @property
@@ -258,15 +260,18 @@ class InProcessSwarm:
         engine = WatchedEngine(Span.load(source, layers, device="cpu", **options))
         transport = transport or Secure.kept_in(None)
         quotas = Quotas(limits or limits_of(engine, source))
-        service = StageService(source, engine, transport, quotas)
-        admission = Admission(transport, quotas, BannedPeers(None))
+        metrics = Metrics()
+        metrics.watch(quotas, list)
+        service = StageService(source, engine, transport, quotas, metrics)
+        admission = Admission(transport, quotas, BannedPeers(None), metrics)
         server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[admission])
         stage_pb2_grpc.add_StageServiceServicer_to_server(service, server)
         if peers:
             peer_pb2_grpc.add_PeerServiceServicer_to_server(peers, server)
         port = transport.listen(server, Address("127.0.0.1", 0))
         await server.start()
-        self.nodes.append(InProcessNode(service, engine, admission, server, f"127.0.0.1:{port}", transport.peer_id))
+        address = f"127.0.0.1:{port}"
+        self.nodes.append(InProcessNode(service, engine, admission, server, address, transport.peer_id, metrics))
         return self.nodes[-1]
 
     async def stop(self) -> None:

@@ -8,8 +8,9 @@ from dsd_client.client import Client, ConversationOptions
 from dsd_client.commands.options import AnswerOptions
 from dsd_client.gateway.admission import AdmissionConfig
 from dsd_client.gateway.gateway import Gateway, GatewayConfig
-from dsd_client.gateway.server import listen, require_key_beyond_loopback
+from dsd_client.gateway.server import require_key_beyond_loopback
 from dsd_client.gateway.server import serve as serve_gateway
+from dsd_core.network.http_server import listen
 
 
 async def serve(

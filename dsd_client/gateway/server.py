@@ -3,28 +3,14 @@
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import uvicorn
 
 from dsd_client.gateway.app import create_app
 from dsd_client.gateway.gateway import Gateway
-from dsd_core.errors import AddressInUse, UsageError
+from dsd_core.errors import UsageError
+from dsd_core.network.http_server import HttpServer
 
 GRACE_SECONDS = 5
 """For answers that are under way when the gateway is told to stop."""
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Raises AddressInUse."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError):
-        raise AddressInUse(
-            f"cannot listen on {host} port {port}; another program does, or it is not this machine's: try another --port"
-        ) from None
 
 
 def require_key_beyond_loopback(host: str, api_key: str | None) -> None:
@@ -43,14 +29,7 @@ def _is_loopback(host: str) -> bool:
 async def serve(gateway: Gateway, listener: socket.socket) -> None:
     """Serve until cancelled. Then nobody new is let in, and answers under way have a moment to end before they are ended
     with an error that says so."""
-    config = uvicorn.Config(
-        create_app(gateway),
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=2 * GRACE_SECONDS,
-    )
-    server = _Server(config)
+    server = HttpServer(create_app(gateway), grace_seconds=2 * GRACE_SECONDS)
     serving = asyncio.create_task(server.serve([listener]))
     try:
         await asyncio.shield(serving)
@@ -59,11 +38,3 @@ async def serve(gateway: Gateway, listener: socket.socket) -> None:
         stopping = asyncio.get_running_loop().call_later(GRACE_SECONDS, gateway.stop)
         await serving
         stopping.cancel()
-
-
-class _Server(uvicorn.Server):
-    """Signals are the command's to handle."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

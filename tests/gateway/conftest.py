@@ -11,7 +11,8 @@ from openai import AsyncOpenAI
 
 from dsd_client import Client
 from dsd_client.gateway.gateway import Gateway, GatewayConfig
-from dsd_client.gateway.server import listen, serve
+from dsd_client.gateway.server import serve
+from dsd_core.network.http_server import listen
 from tests.conftest import InProcessSwarm, TinyModel
 
 

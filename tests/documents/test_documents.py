@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,12 @@ from dsd_client.__main__ import cli as client_cli
 from dsd_node.__main__ import cli as node_cli
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "BENCHMARKS.md", "dsd_core/embedded/README.md")
+DOCUMENTS = (
+    "README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "BENCHMARKS.md", "docs/OPERATIONS.md", "dsd_core/embedded/README.md",
+)  # fmt: skip
+ELSEWHERE = {"ssh", "docker", "systemctl", "journalctl"}
+"""Programs that need other machines or a daemon. What Docker would run, test_compose.py runs; systemd reads the unit in
+test_operations.py."""
 PROMPT = re.compile(r"^\w*\$ +(.*)$")
 CLIS = {"dsd-client": client_cli, "dsd-node": node_cli}
 
@@ -39,18 +44,21 @@ def own_swarm() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_command_exists(command: list[str]) -> None:
-    program, *arguments = command
+def test_command_exists(command: list[str], tmp_path: Path) -> None:
+    program, *arguments = dropwhile(lambda word: "=" in word, command)
     if program == "make":
         subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True)
     elif program in CLIS:
         name, *options = arguments
         CLIS[program].commands[name].make_context(name, options)
+    elif program == "install":
+        to = arguments[-1].replace("~", str(tmp_path))
+        subprocess.run([program, *arguments[:-1], to], cwd=ROOT, check=True)
     elif program == "python" and arguments[0] == "-m":
         names = takewhile(lambda word: not word.startswith("-"), arguments[1:])
         subprocess.run([sys.executable, "-m", *names, "--help"], cwd=ROOT, check=True, capture_output=True)
     else:
-        assert program == "ssh", f"no test runs {command}"
+        assert program in ELSEWHERE, f"no test runs {command}"
 
 
 def test_paths_exist() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -13,7 +14,7 @@ from dsd_core.membership.needs import WantedModel, claims, layer_seconds, wanted
 from dsd_core.membership.record import PeerRecord
 from dsd_core.model.memory import usable_bytes
 from dsd_core.model.size import model_size
-from dsd_core.model.source import ModelSource, resolve
+from dsd_core.model.source import ModelSource, is_hub_id, resolve
 from dsd_core.model.span import choose_device, choose_dtype
 
 SESSIONS = 4
@@ -84,11 +85,16 @@ def _find_model(wanted: WantedModel | None) -> ModelSource:
     embedded_target = resolve(str(embedded.TARGET))
     if wanted is None or wanted.manifest_hash == embedded_target.manifest_hash:
         return embedded_target
-    for name in wanted.names[:TRIED_NAMES]:
+    for name in filter(_may_be_tried, wanted.names[:TRIED_NAMES]):
         try:
             source = resolve(name)
         except (ModelNotFound, UnsupportedModel, InvalidWeights):
             continue
         if source.manifest_hash == wanted.manifest_hash:
             return source
-    raise ModelNotFound(f"the swarm serves {wanted.names[0]!r}, which is not to be had here; name your copy with --model")
+    raise ModelNotFound(f"the swarm serves {wanted.names[0][:100]!r}, which is not to be had here; name your copy with --model")
+
+
+def _may_be_tried(name: str) -> bool:
+    """A stranger's name leads nowhere but to the hub, or to where the model lies on machines that are set up alike."""
+    return ".." not in name and (is_hub_id(name) or Path(name).is_absolute())

@@ -79,6 +79,11 @@ def resolve(model: str) -> ModelSource:
     return ModelSource(model, config, tensors, files, repository, _manifest_hash(settings, tensors))
 
 
+def is_hub_id(model: str) -> bool:
+    """Whether a name is spelt like a repository of the hub: NAME, OWNER/NAME, and perhaps @REVISION."""
+    return _HUB_ID.fullmatch(model) is not None and ".." not in model
+
+
 def _repository(model: str) -> Repository:
     try:
         path = Path(model).expanduser()
@@ -88,7 +93,7 @@ def _repository(model: str) -> Repository:
         return Directory(path)
     if path.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise ModelNotFound(f"there is no model directory {model}; check the path, or give a hub id like Qwen/Qwen3-8B")
-    if not _HUB_ID.fullmatch(model) or ".." in model:
+    if not is_hub_id(model):
         raise ModelNotFound(f"the hub has no model {model[:100]!r}; name a directory, or an id like Qwen/Qwen3-8B")
     from dsd_core.model.hub import HubRepository
 

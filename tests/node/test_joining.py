@@ -60,6 +60,13 @@ def test_a_name_that_is_nothing_here_is_passed_over(target: TinyModel) -> None:
     assert place(*peers, peer_with(target, range(2))).source.name == str(target)
 
 
+@pytest.mark.parametrize("form", ["{0}/../{1}", "{0}/{1}/../{1}", "~/../{0}/{1}", "{1}/../../{1}"])
+def test_a_name_that_climbs_is_not_tried_even_if_it_leads_to_the_model(target: TinyModel, form: str) -> None:
+    name = form.format(target.directory.parent, target.directory.name)
+    with pytest.raises(ModelNotFound, match="name your copy with --model"):
+        place(peer_with(target, range(2), name))
+
+
 def test_the_embedded_model_is_known_by_its_manifest() -> None:
     """Wherever others have installed it."""
     holding = replace(HOLDING, model="/opt/elsewhere", manifest_hash=resolve(str(embedded.TARGET)).manifest_hash)

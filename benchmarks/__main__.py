@@ -8,7 +8,10 @@ import asyncio
 import sys
 from importlib import import_module
 
-NAMES = ("loopback", "footprint", "gateway", "links", "gpu_like", "real_pair", "law", "table1", "adaptive", "simulated")
+NAMES = (
+    "loopback", "footprint", "gateway", "links", "gpu_like", "real_pair", "law", "table1", "adaptive", "adaptive_speed",
+    "communication", "simulated",
+)  # fmt: skip
 
 
 async def main() -> None:

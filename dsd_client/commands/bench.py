@@ -18,7 +18,7 @@ from dsd_client.questions import Questions, made_up, read_questions
 from dsd_core import embedded
 from dsd_core.errors import UsageError
 
-NARROWEST = 110
+NARROWEST = 120
 """A table that is cut to fit says nothing."""
 
 

@@ -63,7 +63,7 @@ class AnswerText:
         for count in range(CONTEXT_TOKENS, LONGEST_CONTEXT):
             if not self._decode(prompt[-count:]).startswith(_INCOMPLETE):
                 return prompt[-count:]
-        return prompt[-CONTEXT_TOKENS:]
+        return prompt[-LONGEST_CONTEXT:]
 
     def _whole_characters(self, tokens: list[int]) -> str:
         """The text of tokens without a character that they leave half: the answer completes it."""

@@ -86,6 +86,11 @@ def test_a_long_run_of_bytes_in_the_prompt() -> None:
     assert "".join(pushed(text, tokens[16:])) == "🙂"
 
 
+def test_a_prompt_of_broken_characters_alone_is_read_whole() -> None:
+    prompt = [_bytes("🙂")[-1]] * 8
+    assert "".join(pushed(AnswerText(BYTE_LEVEL, prompt), _bytes("x"))) == BYTE_LEVEL.decode(prompt) + "x"
+
+
 def test_a_leading_space_is_not_lost() -> None:
     assert pushed(AnswerText(BYTE_FALLBACK, [1]), [2, 2, 3]) == [" fox", " fox", "x", ""]
 

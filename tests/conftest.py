@@ -252,7 +252,7 @@ class InProcessSwarm:
         model: TinyModel,
         layers: range,
         limits: Limits | None = None,
-        transport: Secure | None = None,
+        transport: Transport | None = None,
         peers: PeerService | None = None,
         **options: Any,
     ) -> InProcessNode:

@@ -1,5 +1,6 @@
 """How peers reach each other and know each other: over mutual TLS, or, on one machine and on request, in the clear."""
 
+import hashlib
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ from dsd_core.errors import UsageError
 from dsd_core.network.address import Address
 from dsd_core.network.certificates import CHANNEL_OPTIONS, caller, channel_credentials, peer_id_at, server_credentials
 from dsd_core.network.channels import CLIENT_OPTIONS
-from dsd_core.network.identity import Identity, PeerId
+from dsd_core.network.identity import Identity, PeerId, peer_id_of
 from dsd_core.network.known_peers import KnownPeers
 from dsd_core.network.swarm_secret import PROOF_KEY, ProofInEachCall, proof, require_proof
 
@@ -80,16 +81,16 @@ class Secure:
         return peer
 
 
+EVERYBODY = peer_id_of(hashlib.sha256(b"dsd: everybody in the clear").digest())
+"""Nobody holds its key, so it passes nowhere but in the clear. The same in all processes: stages are named to each other."""
+
+
 class Plaintext:
     """No TLS, on loopback addresses only. Nobody proves anything: every peer passes for the same one."""
 
-    def __init__(self) -> None:
-        # Of nobody: made anew in each process, so it is no use to anybody else.
-        self._everybody = Identity.ephemeral().peer_id
-
     @property
     def peer_id(self) -> PeerId:
-        return self._everybody
+        return EVERYBODY
 
     def listen(self, server: grpc.aio.Server, address: Address) -> int:
         address.require_loopback()
@@ -97,14 +98,14 @@ class Plaintext:
 
     async def meet(self, address: Address) -> tuple[PeerId, bool]:
         address.require_loopback()
-        return self._everybody, False
+        return EVERYBODY, False
 
     def channel(self, address: Address, peer: PeerId) -> grpc.aio.Channel:
         address.require_loopback()
         return grpc.aio.insecure_channel(str(address), options=CLIENT_OPTIONS)
 
     def caller(self, context: Any) -> PeerId:
-        return self._everybody
+        return EVERYBODY
 
 
 def transport(data_dir: Path | None, *, insecure_loopback: bool, secret: bytes | None = None) -> Transport:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import adaptive_speed, communication, gpu_like, law, real_pair, table1
+from benchmarks import adaptive_speed, communication, gpu_like, law, real_pair, table1, tls
 from dsd_client.comparison import MODES
 
 TINY = ["--prompts", "2", "--tokens", "8", "--plain-tokens", "4", "--repeats", "1"]
@@ -82,3 +82,8 @@ async def test_communication(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert traffic["block_traversals"] < 0.3, "a drafter that is always right needs one for nine tokens"
     assert traffic["plain_network_ms"] > 3 * 10 > traffic["block_network_ms"]
     assert "N=2, t1 = 5 t0" in capsys.readouterr().out
+
+
+async def test_tls(capsys: pytest.CaptureFixture[str]) -> None:
+    await tls.main(["--tokens", "4", "--repeats", "1", "--stages", "1"])
+    assert "TLS costs" in capsys.readouterr().out

@@ -18,6 +18,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Sequence
+from enum import Enum
 
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +27,13 @@ from dsd_core.network.address import Address
 
 HELD_BYTES = 16 << 20
 """What one way of a connection may hold; a sender that goes on is not read until it is less."""
+
+
+class Way(Enum):
+    """Which way a chunk goes: from who dials to `target`, or back."""
+
+    THERE = 0
+    BACK = 1
 
 
 class Link:
@@ -42,7 +50,7 @@ class Link:
         self.dialled = 0
         """How many connections were made through it."""
         self.stalled = False
-        self.swallowing = False
+        self.swallowing: frozenset[Way] = frozenset()
         self.corrupting = 0
         """How many of the next chunks get a bit flipped."""
         self._ends: set[_End] = set()
@@ -75,13 +83,14 @@ class Link:
         """Hold everything back, as a full buffer on the way does; `resume` lets it go, whole and in order."""
         self.stalled = True
 
-    def black_hole(self) -> None:
-        """Swallow everything, as a partition does: neither side is told."""
-        self.swallowing = True
+    def black_hole(self, *ways: Way) -> None:
+        """Swallow what goes these ways, or everything, as a partition does: neither side is told."""
+        self.swallowing = frozenset(ways or Way)
 
     def resume(self) -> None:
         """End a stall or a partition. What was swallowed stays lost, so the connections of that time are of no more use."""
-        self.stalled = self.swallowing = False
+        self.stalled = False
+        self.swallowing = frozenset()
         for end in self._ends:
             end.release()
 
@@ -106,7 +115,7 @@ class Link:
     # -- connections ---------------------------------------------------------------------------------------------------
 
     def _accept(self) -> "_End":
-        near, far = _End(self), _End(self)
+        near, far = _End(self, Way.THERE), _End(self, Way.BACK)
         near.other, far.other = far, near
         near.on_open = lambda: self._dial(near, far)
         return near
@@ -135,9 +144,13 @@ class Link:
     def left(self, end: "_End") -> None:
         self._ends.discard(end)
 
-    def on_the_way(self, data: bytes) -> bytes:
+    def delay_of_chunk(self) -> float:
+        """Seconds, of the next one."""
+        return self.delay
+
+    def on_the_way(self, data: bytes, way: Way) -> bytes:
         """What becomes of a chunk."""
-        if self.swallowing:
+        if way in self.swallowing:
             return b""
         if self.corrupting:
             self.corrupting -= 1
@@ -148,8 +161,9 @@ class Link:
 class _End(asyncio.Protocol):
     """One end of a relayed connection: what is read here, the other end writes when it is due."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, way: Way) -> None:
         self.other: _End
+        self._way = way
         self.on_open = self.release
         self._link = link
         self._loop = asyncio.get_running_loop()
@@ -181,7 +195,7 @@ class _End(asyncio.Protocol):
         self.other.release()
 
     def data_received(self, data: bytes) -> None:
-        self._hold(self._link.on_the_way(data))
+        self._hold(self._link.on_the_way(data, self._way))
 
     def eof_received(self) -> bool:
         self._hold(None)
@@ -230,7 +244,7 @@ class _End(asyncio.Protocol):
         return not self._link.stalled and self.other._transport is not None
 
     def _hold(self, data: bytes | None) -> None:
-        self._last_due = max(self._last_due, self._loop.time() + self._link.delay)
+        self._last_due = max(self._last_due, self._loop.time() + self._link.delay_of_chunk())
         self._held.append((self._last_due, data))
         self._held_bytes += len(data or b"")
         self.choke()

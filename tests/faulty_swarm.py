@@ -7,8 +7,10 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from benchmarks.links import Link
 from dsd_client import Client, Result
 from dsd_client.local_swarm import LocalNode, LocalSwarm
+from dsd_core.network.address import Address
 
 PROMPT = [5, 6, 7, 40, 41]
 
@@ -24,6 +26,15 @@ class FaultySwarm(LocalSwarm):
         """The nodes of a route, in its order."""
         return [next(node for node in self.nodes if node.address == address) for address in route]
 
+    def is_up(self, node: LocalNode) -> bool:
+        return node.process.returncode is None
+
+    def can_be_spared(self, node: LocalNode) -> bool:
+        """Whether it is up, and another that holds the same layers is ready."""
+        return self.is_up(node) and any(
+            self.is_up(other) and other is not node and other.layers == node.layers for other in self.nodes
+        )
+
     async def kill(self, node: LocalNode) -> None:
         os.kill(node.pid, signal.SIGKILL)
         await node.process.wait()
@@ -31,9 +42,40 @@ class FaultySwarm(LocalSwarm):
     async def restart(self, node: LocalNode) -> None:
         """Returns when the node is ready again."""
         index = self.nodes.index(node)
-        self._options[index] = ("--listen", node.address)
+        self._options[index] = self._options[index] or ("--listen", node.address)
         node.log.close()
         self.nodes[index] = await self._start(index, self._spans[index])
+
+
+class LinkedFaultySwarm(FaultySwarm):
+    """The same, each node behind a link: whoever dials it goes through that. The first node is the seed of the others."""
+
+    def __init__(self, model: str, make_link: Callable[[], Link] = Link) -> None:
+        super().__init__(model)
+        self.links = [make_link() for _ in self._spans]
+
+    async def __aenter__(self) -> "LinkedFaultySwarm":
+        for index, link in enumerate(self.links):
+            await link.open()
+            # Both addresses are known before the node is: it listens where its link does, on another address.
+            link.target = Address("127.0.0.2", link.address.port)
+            seed = ["--join", str(self.links[0].address)] if index else []
+            self._options[index] = ("--listen", str(link.target), "--announce", str(link.address), *seed)
+        await super().__aenter__()
+        return self
+
+    async def __aexit__(self, *details: object) -> None:
+        await super().__aexit__(*details)
+        for link in self.links:
+            await link.close()
+
+    def link_of(self, node: LocalNode) -> Link:
+        return self.links[self.nodes.index(node)]
+
+    def heal(self, node: LocalNode) -> None:
+        """What was swallowed is lost, so the connections of that time are broken."""
+        self.link_of(node).resume()
+        self.link_of(node).reset()
 
 
 @dataclass

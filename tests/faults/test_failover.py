@@ -1,4 +1,4 @@
-"""R1, R2 and R8 of the promises: answers of 128 tokens while nodes are killed, frozen and shut down."""
+"""R1, R2 and R8 of the promises: answers of 128 tokens while nodes are killed, frozen, cut off and shut down."""
 
 import asyncio
 import os
@@ -9,76 +9,92 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from benchmarks.links import Way
 from dsd_client import Client
 from dsd_client.local_swarm import LocalNode
 from tests.conftest import TinyModel
-from tests.faulty_swarm import PROMPT, FaultySwarm, Reader
+from tests.faulty_swarm import PROMPT, FaultySwarm, LinkedFaultySwarm, Reader
 
 TOKENS = 128
 ANSWERS = 100
 READERS = 4
+KILLS = 100
 KILL_EVERY_SECONDS = 5.0
+PACE_SECONDS = 0.17
+"""Of a reader's chunks, so that a hundred answers take about as long as a hundred kills."""
 FAULTS = 20
 
 
-@pytest.mark.parametrize("standby", [0, 1])
-async def test_every_answer_outlives_its_nodes(target: TinyModel, standby: int) -> None:
-    """R1: a serving node is killed every five seconds and started again."""
+async def test_every_answer_outlives_its_nodes(target: TinyModel) -> None:
+    """R1: a node that serves is killed every five seconds, and started again. Half of the readers have a lane in reserve."""
     reference = target.greedy(PROMPT, TOKENS)
     async with FaultySwarm(str(target)) as swarm, Client(swarm.joins, str(target), "none", timeout=120) as client:
-        readers = [Reader(client, pace_seconds=0.04) for _ in range(READERS)]
+        readers = [Reader(client, PACE_SECONDS) for _ in range(READERS)]
         reroutes: list[int] = []
-        hits = 0
+        hits: list[int] = []
+        chance = random.Random(1)
 
-        async def ask(reader: Reader) -> None:
-            for _ in range(ANSWERS // READERS):
+        async def ask(reader: Reader, standby: int) -> None:
+            while len(reroutes) < ANSWERS or len(hits) < KILLS:
                 watched = await reader.read(TOKENS, speculation="off", standby=standby)
                 reference.assert_same(watched.result.token_ids)
                 reroutes.append(watched.result.stats.reroutes)
 
-        async def kill() -> None:
-            nonlocal hits
-            chance = random.Random(standby)
-            while True:
-                await asyncio.sleep(KILL_EVERY_SECONDS)
-                routes = [reader.route for reader in readers if reader.route]
-                if not routes:
-                    continue
-                dying = chance.choice(swarm.serving(chance.choice(routes)))
-                hits += sum(dying.address in route for route in routes)
+        async def kill_one() -> None:
+            serving = [node for reader in readers for node in swarm.serving(reader.route) if swarm.can_be_spared(node)]
+            if serving:
+                dying = chance.choice(serving)
+                hits.append(sum(dying.address in reader.route for reader in readers))
                 await swarm.kill(dying)
                 await swarm.restart(dying)
 
+        async def kill() -> None:
+            async with asyncio.TaskGroup() as killings:
+                while True:
+                    await asyncio.sleep(KILL_EVERY_SECONDS)
+                    killings.create_task(kill_one())
+
         killing = asyncio.create_task(kill())
-        await asyncio.gather(*map(ask, readers))
+        await asyncio.gather(*(ask(reader, number % 2) for number, reader in enumerate(readers)))
         killing.cancel()
         await asyncio.wait([killing])
-        print(f"{len(reroutes)} answers, {hits} sessions hit, {sum(reroutes)} reroutes")
-        assert len(reroutes) == ANSWERS
-        assert hits >= ANSWERS // 4
-        assert sum(reroutes) >= hits // 2
+        assert killing.cancelled()
+        print(f"{len(reroutes)} answers, {len(hits)} kills that hit {sum(hits)} sessions, {sum(reroutes)} reroutes")
+        # A session may end, or lose a second node, before it has moved.
+        assert sum(reroutes) >= KILLS
 
 
-async def freeze(swarm: FaultySwarm, node: LocalNode) -> None:
-    os.kill(node.pid, signal.SIGSTOP)
+Fault = Callable[[LinkedFaultySwarm, LocalNode], Awaitable[None]]
 
 
-async def end(swarm: FaultySwarm, node: LocalNode) -> None:
+async def end(swarm: LinkedFaultySwarm, node: LocalNode) -> None:
     await swarm.kill(node)
 
 
-@pytest.mark.parametrize("standby", [0, 1])
-@pytest.mark.parametrize(("fault", "promised_seconds"), [(end, 1.0), (freeze, 7.0)], ids=["kill", "freeze"])
-async def test_a_failure_is_noticed(
-    target: TinyModel,
-    fault: Callable[[FaultySwarm, LocalNode], Awaitable[None]],
-    promised_seconds: float,
-    standby: int,
-) -> None:
-    """R2: how long a reader waits."""
+async def freeze(swarm: LinkedFaultySwarm, node: LocalNode) -> None:
+    os.kill(node.pid, signal.SIGSTOP)
+
+
+async def cut_off(swarm: LinkedFaultySwarm, node: LocalNode) -> None:
+    swarm.link_of(node).black_hole()
+
+
+async def deafen(swarm: LinkedFaultySwarm, node: LocalNode) -> None:
+    swarm.link_of(node).black_hole(Way.THERE)
+
+
+async def mute(swarm: LinkedFaultySwarm, node: LocalNode) -> None:
+    swarm.link_of(node).black_hole(Way.BACK)
+
+
+@pytest.mark.parametrize(
+    ("fault", "promised_seconds"), [(end, 1.0), (freeze, 7.0), (cut_off, 7.0), (deafen, 7.0), (mute, 7.0)]
+)
+async def test_a_failure_is_noticed(target: TinyModel, fault: Fault, promised_seconds: float) -> None:
+    """R2: how long a reader waits. First and last stages are hit in turn; half of the answers have a lane that stands by."""
     reference = target.greedy(PROMPT, TOKENS)
     stalls: list[float] = []
-    async with FaultySwarm(str(target)) as swarm, Client(swarm.joins, str(target), "none", timeout=120) as client:
+    async with LinkedFaultySwarm(str(target)) as swarm, Client(swarm.joins, str(target), "none", timeout=120) as client:
         for number in range(FAULTS):
             reader, hit = Reader(client, pace_seconds=0.01), list[LocalNode]()
 
@@ -86,12 +102,14 @@ async def test_a_failure_is_noticed(
                 hit.append(swarm.serving(reader.route)[position])
                 await fault(swarm, hit[0])
 
+            standby = number // 2 % 2
             watched = await reader.read(TOKENS, fault=happen, at_chunk=64, speculation="off", standby=standby)
             reference.assert_same(watched.result.token_ids)
             assert watched.result.stats.reroutes >= 1
             stalls.append(watched.stall_seconds)
-            if hit[0].process.returncode is None:
+            if swarm.is_up(hit[0]):
                 os.kill(hit[0].pid, signal.SIGCONT)
+                swarm.heal(hit[0])
             else:
                 await swarm.restart(hit[0])
     late = statistics.quantiles(stalls, n=20)[-1]

@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from dsd_client.commands.options import AnswerOptions, Tolerances, with_answer_options, with_bench_options
+from dsd_client.commands.options import (
+    AnswerOptions,
+    Tolerances,
+    with_answer_options,
+    with_bench_options,
+    with_swarm_options,
+)
 from dsd_core.log_options import with_log_options
 from dsd_core.settings import Program, config
 
@@ -119,6 +125,20 @@ def serve(
 
     with suppress(CancelledError):  # SIGTERM: to be told to stop is how a gateway ends
         command.run(serve(options, host, port, api_key, AdmissionConfig(concurrency, queue), as_json))
+
+
+@cli.command()
+@with_swarm_options
+@click.option("--json", "as_json", is_flag=True, help="Print one object instead of a table.")
+def status(
+    join: tuple[str, ...], model: str | None, data_dir: str | None, insecure_loopback: bool, as_json: bool
+) -> None:
+    """Say who holds the model, how far and how busy they are. Leaves with 0 if all of its layers are there."""
+    from dsd_client.commands.status import status
+    from dsd_core import command, data_dirs
+
+    kept_in = Path(data_dir) if data_dir else data_dirs.default("client")
+    command.run(status(join, model, kept_in, insecure_loopback=insecure_loopback, as_json=as_json))
 
 
 @cli.command()

@@ -32,6 +32,12 @@ async def list_peers(channel: grpc.aio.Channel, manifest_hash: str, swarm: bytes
     return [record for record in records if _serves(record, manifest_hash)]
 
 
+async def list_holders(channel: grpc.aio.Channel, manifest_hash: str, swarm: bytes) -> list[PeerRecord]:
+    """As `list_peers`, with those that load or leave. Raises DsdError."""
+    records = await _list(channel, bytes.fromhex(manifest_hash), swarm)
+    return [record for record in records if record.role is Role.TARGET]
+
+
 async def list_drafters(channel: grpc.aio.Channel, swarm: bytes) -> list[PeerRecord]:
     """Some of the drafters that the peer behind `channel` knows of, whatever model they draft with. Raises DsdError."""
     records = await _list(channel, b"", swarm)

@@ -4,13 +4,13 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import grpc.aio
 
-from dsd_client.peer_list import few_of_each_span, list_drafters, list_peers, require_true
+from dsd_client.peer_list import few_of_each_span, list_drafters, list_holders, list_peers, require_true
 from dsd_client.peer_view import PeerView
 from dsd_client.remote_drafter import DrafterPeer
 from dsd_core.decoding.round_trips import RoundTrips
@@ -118,8 +118,7 @@ class Swarm:
 
         Raises NoPeers, Refused, NotCovered or TimedOut.
         """
-        if not self._peers:
-            raise NoPeers("no peer was named; pass --join HOST:PORT of a running dsd-node, or try `dsd-client demo`")
+        self._require_peers()
         await self._look_around(manifest_hash)
         asked = [asyncio.create_task(self._describe(address, manifest_hash)) for address in self._peers]
         try:
@@ -167,6 +166,35 @@ class Swarm:
             for _ in range(times):
                 stage = await self._stage(stage.address, stage.description.manifest_hash.hex())
         return stage
+
+    async def look_at_all(
+        self, manifest_hash: str
+    ) -> tuple[Mapping[Address, PeerRecord], Mapping[Address, Stage | DsdError]]:
+        """All that the peers of a model say of themselves, and what each answers, or why it does not. Raises NoPeers."""
+        self._require_peers()
+        found = await _first_answer([self._holders_at(address, manifest_hash) for address in self._some_peers()])
+        self._take(few_of_each_span(found))
+        addresses = list(self._peers)
+        answers = await asyncio.gather(*(self._answer_of(address, manifest_hash) for address in addresses))
+        return self._records, dict(zip(addresses, answers, strict=True))
+
+    async def _answer_of(self, address: Address, manifest_hash: str) -> Stage | DsdError:
+        try:
+            return await self._describe(address, manifest_hash)
+        except DsdError as error:
+            return error
+
+    async def _holders_at(self, address: Address, manifest_hash: str) -> list[PeerRecord]:
+        try:
+            _, channel = await self._channel(address)
+            return await list_holders(channel, manifest_hash, self._seeds.swarm or b"")
+        except DsdError as error:
+            log.debug("%s", error)
+            return []
+
+    def _require_peers(self) -> None:
+        if not self._peers:
+            raise NoPeers("no peer was named; pass --join HOST:PORT of a running dsd-node, or try `dsd-client demo`")
 
     async def close(self) -> None:
         await asyncio.gather(*(channel.close() for _, channel in self._channels.values()))
@@ -339,6 +367,11 @@ def _route(stages: Sequence[Stage], failures: Sequence[BaseException], wishes: W
 
 def _banned(stage: Stage) -> Refused:
     return Refused(f"the peer at {stage.address} is banned here; see {stage.peer} in banned_peers of the data directory")
+
+
+def chain_of(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages that a session would take now. Raises NoPeers, NotCovered or Refused."""
+    return _route(stages, [], ANY)
 
 
 def _leaving(stage: Stage) -> Refused:

@@ -44,24 +44,26 @@ class Tolerances(click.ParamType[tuple[float, ...]]):
         return tuple(click.FloatRange(0).convert(part, param, ctx) for part in value.split(","))
 
 
+_DRAFTER = click.option(
+    "--drafter",
+    metavar="ID|DIR|ngram|swarm|none",
+    help="What proposes tokens. [default: the embedded one for the embedded target, else ngram]",
+)
+_TIMEOUT = click.option(
+    "--timeout",
+    type=float,
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest round, and longest search for other stages when some are lost.",
+)
 _SWARM_OPTIONS = [
     click.option("--join", multiple=True, metavar="ADDRESS|TOKEN", help="A node; it knows the others. [default: as last time]"),
     click.option("--model", metavar="ID|DIR", help="The target. [default: the embedded one]"),
-    click.option(
-        "--drafter",
-        metavar="ID|DIR|ngram|swarm|none",
-        help="What proposes tokens. [default: the embedded one for the embedded target, else ngram]",
-    ),
+    _DRAFTER,
     click.option("--data-dir", metavar="DIR", help="Where your key is kept, and whom you met. [default: the user's own]"),
     click.option("--insecure-loopback", is_flag=True, help="No TLS; for nodes of this machine that were started so."),
-    click.option(
-        "--timeout",
-        type=float,
-        default=60.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="Longest round, and longest search for other stages when some are lost.",
-    ),
+    _TIMEOUT,
 ]
 
 _MODE_OPTIONS = [
@@ -132,6 +134,11 @@ _ANSWER_OPTIONS = [
     click.option("--stop", multiple=True, metavar="TEXT", help="Ends the answer where it appears; repeatable."),
     click.option("--seed", type=int, metavar="S", help="The same seed gives the same text. [default: a fresh one, reported]"),
 ]
+
+
+def with_swarm_options(command: Command) -> Command:
+    """Those that say where the swarm is, and what it is asked for."""
+    return _with(command, [option for option in _SWARM_OPTIONS if option not in (_DRAFTER, _TIMEOUT)])
 
 
 def with_answer_options(command: Command) -> Command:

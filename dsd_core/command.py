@@ -5,11 +5,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from dsd_core.errors import DsdError
+
+Value = TypeVar("Value")
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -35,19 +37,19 @@ def main(command: click.Command, program: str, *, terminated: int = TERMINATED) 
         sys.exit(1)
 
 
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
+def run(coroutine: Coroutine[Any, Any, Value]) -> Value:
     """Run a command's coroutine to its end, on uvloop where the platform has it. SIGTERM and SIGHUP cancel it."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_cancelled_by_sigterm(coroutine))
+        return runner.run(_cancelled_by_sigterm(coroutine))
 
 
-async def _cancelled_by_sigterm(coroutine: Coroutine[Any, Any, None]) -> None:
+async def _cancelled_by_sigterm(coroutine: Coroutine[Any, Any, Value]) -> Value:
     task = asyncio.current_task()
     assert task is not None
     if sys.platform != "win32":
         for number in (signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await coroutine
+    return await coroutine
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

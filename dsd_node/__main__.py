@@ -79,7 +79,7 @@ def start(
     watched = Address.parse(metrics) if metrics else None
     from dsd_node.start import NodeConfig, serve  # torch, transformers and grpc: seconds
 
-    config = NodeConfig(
+    node = NodeConfig(
         model=model,
         layers=None if layers == "auto" else layers,
         role=Role(role),
@@ -98,7 +98,61 @@ def start(
         lan=not no_lan,
         metrics=watched,
     )
-    command.run(serve(config))
+    command.run(serve(node))
+
+
+@cli.command()
+@click.option("--model", metavar="ID|DIR", help="Hugging Face model or directory. [default: the embedded one]")
+@click.option("--memory", type=click.FloatRange(0, min_open=True), metavar="GIB", help="Use no more. [default: what is free]")
+@click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:4100", show_default=True, help="As for `start`.")
+@click.option("--announce", metavar="HOST:PORT", help="The address that others dial, if another. [default: --listen's]")
+@click.option("--join", multiple=True, metavar="ADDRESS|TOKEN", help="Peers to ask. [default: the last swarm]")
+@click.option("--data-dir", metavar="DIR", help="As for `start`.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+@with_log_options
+@click.pass_context
+def doctor(
+    ctx: click.Context,
+    model: str | None,
+    memory: float | None,
+    listen: str,
+    announce: str | None,
+    join: tuple[str, ...],
+    data_dir: str | None,
+    device: str,
+    dtype: str,
+    as_json: bool,
+) -> None:
+    """Say what would keep `start`, with the same options, from serving, and what to do about it.
+
+    Peers that are known are asked to dial us back. Leaves with 1 if something is wrong.
+    """
+    from pathlib import Path
+
+    from dsd_core import command, data_dirs
+    from dsd_core.network.address import Address
+
+    here = Address.parse(listen)
+    there = Address.parse(announce) if announce else None
+    from dsd_node.doctor import doctor  # torch, transformers and grpc: seconds
+    from dsd_node.start import NodeConfig
+
+    node = NodeConfig(
+        model=model,
+        layers=None,
+        memory=None if memory is None else int(memory * GIB),
+        listen=here,
+        announce=there,
+        device=device,
+        dtype=dtype,
+        json=as_json,
+        data_dir=Path(data_dir) if data_dir else data_dirs.default(f"node-{here.port}"),
+        join=join,
+    )
+    if not command.run(doctor(node)):
+        ctx.exit(1)
 
 
 @cli.command()

@@ -1,18 +1,24 @@
 """The RPCs by which peers find each other."""
 
+import time
 from typing import Any, TypeAlias
 
 from dsd_core.errors import ProtocolError, UsageError
 from dsd_core.membership.membership import MAX_RECORDS
+from dsd_core.network.address import Address
+from dsd_core.network.certificates import caller
 from dsd_core.network.identity import peer_id_of
 from dsd_core.wire.gossip import request_from_wire, response_to_wire
 from dsd_core.wire.records import signed_to_wire
 from dsd_core.wire.v1 import peer_pb2, peer_pb2_grpc
 from dsd_node.answering import answering
+from dsd_node.dial_back import DialBack, calling_host
 from dsd_node.gossip import Gossiper
 
 Context: TypeAlias = Any
 """gRPC's, which differs in type parameters from method to method."""
+
+MAX_PORT = 65535
 
 
 class PeerService(peer_pb2_grpc.PeerServiceServicer):
@@ -20,6 +26,7 @@ class PeerService(peer_pb2_grpc.PeerServiceServicer):
 
     def __init__(self, gossiper: Gossiper) -> None:
         self._gossiper = gossiper
+        self._dial_back = DialBack()
 
     async def Exchange(self, request: peer_pb2.ExchangeRequest, context: Context) -> peer_pb2.ExchangeResponse:
         async with answering(context):
@@ -37,3 +44,14 @@ class PeerService(peer_pb2_grpc.PeerServiceServicer):
         wanted = request.manifest_hash.hex()
         found = [signed for signed in self._gossiper.records if wanted in ("", signed.record.holding.manifest_hash)]
         return peer_pb2.ListPeersResponse(records=[signed_to_wire(signed, 0.0) for signed in found[:MAX_RECORDS]])
+
+    async def DialBack(self, request: peer_pb2.DialBackRequest, context: Context) -> peer_pb2.DialBackResponse:
+        async with answering(context):
+            if request.port > MAX_PORT:
+                raise ProtocolError(f"{request.port} is no port")
+            host = calling_host(context.peer())
+            response = peer_pb2.DialBackResponse(host=host, unix_millis=int(time.time() * 1000))
+            if request.port:
+                response.reason = await self._dial_back.reaches(caller(context), Address(host, request.port))
+                response.reached = not response.reason
+            return response

@@ -127,7 +127,7 @@ async def _serve_layers(
     server.add_generic_rpc_handlers((late,))
     if seat:
         peer_pb2_grpc.add_PeerServiceServicer_to_server(PeerService(seat.gossiper), server)
-    port = _bind(server, ends, config.listen)
+    port = bind(server, ends, config.listen)
     addresses = _addresses(config, port)
     newcomer = Newcomer(ends.peer_id, seat.gossiper, config.round_seconds) if seat else None
     await server.start()  # before the layers are there: others are to hear that they will be
@@ -280,7 +280,8 @@ def _session_memory(config: NodeConfig, engine: Engine, source: ModelSource) -> 
     return kv_bytes if config.memory is None else max(0, min(kv_bytes, config.memory - engine.span.weight_bytes))
 
 
-def _bind(server: grpc.aio.Server, ends: Transport, listen: Address) -> int:
+def bind(server: grpc.aio.Server, ends: Transport, listen: Address) -> int:
+    """The port. Raises AddressInUse."""
     try:
         port = ends.listen(server, listen)
     except RuntimeError:

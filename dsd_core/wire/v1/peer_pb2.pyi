@@ -367,3 +367,46 @@ class ListPeersResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["records", b"records"]) -> None: ...
 
 global___ListPeersResponse = ListPeersResponse
+
+@typing.final
+class DialBackRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: builtins.int
+    port: builtins.int
+    """Where the caller listens. 0: nothing is dialled; the caller only wants to know the rest."""
+    def __init__(
+        self,
+        *,
+        port: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["port", b"port"]) -> None: ...
+
+global___DialBackRequest = DialBackRequest
+
+@typing.final
+class DialBackResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: builtins.int
+    REACHED_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    UNIX_MILLIS_FIELD_NUMBER: builtins.int
+    host: builtins.str
+    """Where the call came from, as this peer sees it."""
+    reached: builtins.bool
+    reason: builtins.str
+    """Why not."""
+    unix_millis: builtins.int
+    """This peer's clock."""
+    def __init__(
+        self,
+        *,
+        host: builtins.str = ...,
+        reached: builtins.bool = ...,
+        reason: builtins.str = ...,
+        unix_millis: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["host", b"host", "reached", b"reached", "reason", b"reason", "unix_millis", b"unix_millis"]) -> None: ...
+
+global___DialBackResponse = DialBackResponse

@@ -49,6 +49,11 @@ class PeerServiceStub(object):
                 request_serializer=dsd__core_dot_wire_dot_v1_dot_peer__pb2.ListPeersRequest.SerializeToString,
                 response_deserializer=dsd__core_dot_wire_dot_v1_dot_peer__pb2.ListPeersResponse.FromString,
                 _registered_method=True)
+        self.DialBack = channel.unary_unary(
+                '/dsd.v1.PeerService/DialBack',
+                request_serializer=dsd__core_dot_wire_dot_v1_dot_peer__pb2.DialBackRequest.SerializeToString,
+                response_deserializer=dsd__core_dot_wire_dot_v1_dot_peer__pb2.DialBackResponse.FromString,
+                _registered_method=True)
 
 
 class PeerServiceServicer(object):
@@ -75,6 +80,13 @@ class PeerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DialBack(self, request, context):
+        """Asks this peer to dial the host that the call comes from, and to say whether the caller, by its key, answers there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +104,11 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     servicer.ListPeers,
                     request_deserializer=dsd__core_dot_wire_dot_v1_dot_peer__pb2.ListPeersRequest.FromString,
                     response_serializer=dsd__core_dot_wire_dot_v1_dot_peer__pb2.ListPeersResponse.SerializeToString,
+            ),
+            'DialBack': grpc.unary_unary_rpc_method_handler(
+                    servicer.DialBack,
+                    request_deserializer=dsd__core_dot_wire_dot_v1_dot_peer__pb2.DialBackRequest.FromString,
+                    response_serializer=dsd__core_dot_wire_dot_v1_dot_peer__pb2.DialBackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +192,33 @@ class PeerService(object):
             '/dsd.v1.PeerService/ListPeers',
             dsd__core_dot_wire_dot_v1_dot_peer__pb2.ListPeersRequest.SerializeToString,
             dsd__core_dot_wire_dot_v1_dot_peer__pb2.ListPeersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DialBack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dsd.v1.PeerService/DialBack',
+            dsd__core_dot_wire_dot_v1_dot_peer__pb2.DialBackRequest.SerializeToString,
+            dsd__core_dot_wire_dot_v1_dot_peer__pb2.DialBackResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,12 @@ class PeerServiceStub:
     ]
     """The records that this peer holds, for clients, which do not gossip."""
 
+    DialBack: grpc.UnaryUnaryMultiCallable[
+        dsd_core.wire.v1.peer_pb2.DialBackRequest,
+        dsd_core.wire.v1.peer_pb2.DialBackResponse,
+    ]
+    """Asks this peer to dial the host that the call comes from, and to say whether the caller, by its key, answers there."""
+
 class PeerServiceAsyncStub:
     Exchange: grpc.aio.UnaryUnaryMultiCallable[
         dsd_core.wire.v1.peer_pb2.ExchangeRequest,
@@ -58,6 +64,12 @@ class PeerServiceAsyncStub:
         dsd_core.wire.v1.peer_pb2.ListPeersResponse,
     ]
     """The records that this peer holds, for clients, which do not gossip."""
+
+    DialBack: grpc.aio.UnaryUnaryMultiCallable[
+        dsd_core.wire.v1.peer_pb2.DialBackRequest,
+        dsd_core.wire.v1.peer_pb2.DialBackResponse,
+    ]
+    """Asks this peer to dial the host that the call comes from, and to say whether the caller, by its key, answers there."""
 
 class PeerServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
@@ -83,5 +95,13 @@ class PeerServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[dsd_core.wire.v1.peer_pb2.ListPeersResponse, collections.abc.Awaitable[dsd_core.wire.v1.peer_pb2.ListPeersResponse]]:
         """The records that this peer holds, for clients, which do not gossip."""
+
+    @abc.abstractmethod
+    def DialBack(
+        self,
+        request: dsd_core.wire.v1.peer_pb2.DialBackRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[dsd_core.wire.v1.peer_pb2.DialBackResponse, collections.abc.Awaitable[dsd_core.wire.v1.peer_pb2.DialBackResponse]]:
+        """Asks this peer to dial the host that the call comes from, and to say whether the caller, by its key, answers there."""
 
 def add_PeerServiceServicer_to_server(servicer: PeerServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -163,7 +163,7 @@ def _settings(top: click.Context, program: Program) -> Iterator[Setting]:
         option = settable(program.commands[name])[key]
         assert option.name is not None
         source = contexts[name].get_parameter_source(option.name)
-        yield Setting(key, _shown(key, contexts[name].params[option.name]), _origin(source, option))
+        yield Setting(key, _shown(option, contexts[name].params[option.name]), _origin(source, option))
 
 
 def _origin(source: click.core.ParameterSource | None, option: click.Option) -> str:
@@ -176,15 +176,16 @@ def _origin(source: click.core.ParameterSource | None, option: click.Option) -> 
             return "default"
 
 
-def _shown(key: str, value: Any) -> Any:
-    """As JSON and TOML have it. The token of a private swarm is its secret."""
-    if value is not None and key in _SECRET:
+def _shown(option: click.Option, value: Any) -> Any:
+    """As it is written in JSON and TOML. The token of a private swarm is its secret."""
+    if value is not None and key_of(option) in _SECRET:
         return "(set)"
     if isinstance(value, tuple):
-        return [_shown(key, each) for each in value]
+        shown = [_shown(option, each) for each in value]
+        return shown if option.multiple else ",".join(map(str, shown))
     if isinstance(value, Path):
         return str(value)
-    if key == "join" and isinstance(value, str):
+    if key_of(option) == "join" and isinstance(value, str):
         from dsd_core.network.join_token import JoinToken
 
         return f"{value[:12]}..." if JoinToken.looks_like_one(value) else value

@@ -20,7 +20,7 @@ SCHEMAS = {
 }
 METHODS = {
     stage_pb2: {"Describe", "OpenSession", "CloseSession", "StreamFrames", "StreamVerdicts"},
-    peer_pb2: {"Exchange", "Probe", "ListPeers"},
+    peer_pb2: {"Exchange", "Probe", "ListPeers", "DialBack"},
     drafter_pb2: {"DescribeDrafter", "StreamDrafts"},
 }
 STUBS = ROOT / "dsd_core/wire/v1"

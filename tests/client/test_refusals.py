@@ -249,7 +249,6 @@ async def test_a_drafter_with_more_rows_than_the_target_has_tokens(
 
 async def test_a_drafter_that_is_not_there(one_stage: InProcessSwarm, target: TinyModel) -> None:
     assert type(await opening(one_stage.addresses, target, "./nowhere")) is ModelNotFound
-    assert type(await opening(one_stage.addresses, target, "swarm")) is UsageError
 
 
 # -- prompts and options -----------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from dsd_core.decoding.importance import importance
 from dsd_core.decoding.tree import TreeNode
 from dsd_core.errors import UsageError
 
-TOLERANCE_NATS = 3.0
+TOLERANCE_NATS = 1.0
 """The most that adaptive acceptance tolerates, unless something else is asked for."""
 STRICT_BELOW = 8.0
 LAX_ABOVE = 24.0

@@ -11,7 +11,7 @@ from dataclasses import replace
 import grpc.aio
 
 from dsd_core.decoding.round_trips import RoundTrips
-from dsd_core.errors import DsdError
+from dsd_core.errors import DsdError, PeerLost
 from dsd_core.membership.events import (
     Action,
     Answered,
@@ -67,6 +67,7 @@ class Gossiper:
         """The one that was used last comes last."""
         self._round_trips = RoundTrips[Handle]()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
         self.has_met = asyncio.Event()
         """Set once a peer has answered us, and told whom it knows."""
 
@@ -145,7 +146,8 @@ class Gossiper:
                 raise AssertionError("a reply goes to whoever asked")
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
-        if len(self._tasks) >= MAX_TASKS:  # Peers that hang, one round after the other; the next rounds are as good.
+        # Peers that hang, one round after the other; the next rounds are as good.
+        if self._is_closed or len(self._tasks) >= MAX_TASKS:
             work.close()
             return
         task = asyncio.create_task(work)
@@ -219,6 +221,8 @@ class Gossiper:
                 return response_from_wire(answer)
             except grpc.aio.AioRpcError as failure:
                 failures.append(error_of(failure, f"the peer at {address}"))
+            except grpc.aio.UsageError:  # We hung up on it while the call was being made.
+                failures.append(PeerLost(f"the channel to {address} is closed"))
         raise failures[0]
 
     def _channel(self, peer: PeerId, address: Address) -> grpc.aio.Channel:
@@ -251,6 +255,7 @@ class Gossiper:
             await self._channels.pop(key).close()
 
     async def _close(self) -> None:
+        self._is_closed = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

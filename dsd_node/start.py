@@ -50,7 +50,7 @@ from dsd_node.statement import joining_statement, serving_statement
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 2.0
-SEED_ROUNDS = 10.0
+SEED_ROUNDS = 30.0
 LAN_ROUNDS = 3.0
 """How long others are waited for, where they may say what to serve: those that were named, and those that may be near."""
 

@@ -59,6 +59,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         self._metrics = metrics or Metrics()
         self._channels = Channels(transport)
         self._sessions: dict[bytes, ServedSession] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._draining = False
 
     async def Describe(self, request: stage_pb2.DescribeRequest, context: Context) -> stage_pb2.DescribeResponse:
@@ -162,6 +163,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         """End every session and every channel."""
         for session_id in list(self._sessions):
             await self._close(session_id, session_ended())
+        await asyncio.gather(*self._closing)
         await self._channels.close()
 
     def _rule(self, request: stage_pb2.OpenSessionRequest) -> ChoiceRule | None:
@@ -203,12 +205,19 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
     async def _close(self, session_id: bytes, reason: DsdError) -> None:
         session = self._sessions.pop(session_id, None)
         if session is not None:
-            await session.close(reason)
-            self._quotas.close_session(session_id)
-            if session.has_computed:
-                self._quotas.remember(session.owner)
-                self._quotas.remember(session.upstream)
-            log.info("session %s closed: %s", session_id.hex()[:8], reason)
+            # Its caller may leave while the engine still computes a frame of it; all is given back nevertheless.
+            closing = asyncio.create_task(self._give_back(session_id, session, reason))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            await asyncio.shield(closing)
+
+    async def _give_back(self, session_id: bytes, session: ServedSession, reason: DsdError) -> None:
+        await session.close(reason)
+        self._quotas.close_session(session_id)
+        if session.has_computed:
+            self._quotas.remember(session.owner)
+            self._quotas.remember(session.upstream)
+        log.info("session %s closed: %s", session_id.hex()[:8], reason)
 
 
 def limits_of(engine: Engine, source: ModelSource, peer_share: float = PEER_SHARE) -> Limits:

@@ -79,6 +79,19 @@ async def test_closing_gives_memory_back_along_the_lane(new_swarm: InProcessSwar
         assert isinstance(await session.verdict_failure(), DsdError)
 
 
+async def test_a_close_whose_caller_leaves_gives_everything_back(one_stage: InProcessSwarm) -> None:
+    """It waits for the engine; meanwhile the call that asked for it is cancelled."""
+    [node] = one_stage.nodes
+    async with open_raw([node]) as session, node.engine._turn:
+        closing = asyncio.create_task(node.service._close(session.session_id, served_session.session_ended()))
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert one_stage.reserved_bytes > 0
+    await one_stage.is_free()
+    assert node.service._quotas.free_bytes == node.service._quotas.total_bytes
+
+
 async def test_closing_what_is_not_there_is_harmless(one_stage: InProcessSwarm) -> None:
     await close_session(one_stage.nodes[0], secrets.token_bytes(16))
     await close_session(one_stage.nodes[0], b"")

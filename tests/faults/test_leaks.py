@@ -1,6 +1,7 @@
-"""R11 of the promises: what was abandoned is given back."""
+"""R10 and R11 of the promises: what was abandoned is given back, and nothing grows."""
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -10,10 +11,80 @@ from pathlib import Path
 import pytest
 
 from dsd_client import Client
-from dsd_client.local_swarm import LocalSwarm
+from dsd_client.local_swarm import LocalNode, LocalSwarm
 from dsd_core.errors import OutOfCapacity
-from tests.conftest import TinyModel
+from tests.conftest import TinyModel, eventually
 from tests.faults import holder
+from tests.faulty_swarm import PROMPT
+
+SESSIONS = 500
+AT_ONCE = 10
+WARM_SESSIONS = 100
+TOKENS = 16
+MEMORY_GROWTH = 1.05
+
+
+def _open_files(node: LocalNode) -> int:
+    return len(os.listdir(f"/proc/{node.pid}/fd"))
+
+
+def _resident_bytes(node: LocalNode) -> int:
+    pages = int(Path(f"/proc/{node.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _threads(node: LocalNode) -> int:
+    return len(os.listdir(f"/proc/{node.pid}/task"))
+
+
+async def test_nothing_leaks(target: TinyModel) -> None:
+    """R10, in small: hundreds of sessions, half of them abandoned amid an answer."""
+    reference = target.greedy(PROMPT, TOKENS)
+    abandoned = 0
+
+    async def use(client: Client, number: int) -> None:
+        nonlocal abandoned
+        tokens: list[int] = []
+        async for chunk in client.stream(PROMPT, max_new_tokens=TOKENS):
+            tokens += chunk.token_ids
+            if number % 2:
+                abandoned += 1
+                return
+        reference.assert_same(tokens)
+
+    async def use_many(client: Client, sessions: int) -> None:
+        for first in range(0, sessions, AT_ONCE):
+            await asyncio.gather(*(use(client, number) for number in range(first, first + AT_ONCE)))
+
+    async with (
+        LocalSwarm(str(target), ["0:2"], threads=1) as first,
+        LocalSwarm(str(target), ["2:4"], threads=1, options=[["--join", *first.joins]]) as last,
+    ):
+        nodes = [*first.nodes, *last.nodes]
+        async with Client(first.joins, str(target), "ngram") as client:
+            await use_many(client, WARM_SESSIONS)
+            await _all_is_free(client)
+            tasks = len(asyncio.all_tasks())
+            files, threads, resident = ([of(node) for node in nodes] for of in (_open_files, _threads, _resident_bytes))
+            await use_many(client, SESSIONS)
+            await _all_is_free(client)
+            await eventually(lambda: len(asyncio.all_tasks()) <= tasks)
+        for node, before in zip(nodes, resident, strict=True):
+            print(f"resident: {before >> 10} KiB, then {_resident_bytes(node) >> 10} KiB")
+            assert _resident_bytes(node) <= MEMORY_GROWTH * before
+        assert [_threads(node) for node in nodes] == threads
+        assert all(_open_files(node) <= before for node, before in zip(nodes, files, strict=True))
+        assert abandoned == (WARM_SESSIONS + SESSIONS) // 2
+
+
+async def _all_is_free(client: Client) -> None:
+    """Returns when every node says so in its record, which it renews now and then."""
+    async with asyncio.timeout(60):
+        while True:
+            peers = await client.peers()
+            if all(peer.total_positions and peer.free_positions == peer.total_positions for peer in peers):
+                return
+            await asyncio.sleep(0.5)
 
 
 @pytest.mark.parametrize(("end", "promised_seconds"), [(signal.SIGKILL, 1.0), (signal.SIGSTOP, 10.0)])

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, DynamicCache, Qwen3ForCausalLM
 
 from dsd_client.paired_loss import PairedLoss
 from dsd_client.questions import Questions, made_up, read_questions
-from dsd_core.decoding.acceptance import Acceptance, Adaptive, Exact
+from dsd_core.decoding.choice.acceptance import Acceptance, Adaptive, Exact
 from dsd_core.decoding.frames import Candidate, Verdict
 from dsd_core.decoding.ids import NodeId, TokenId
 from dsd_core.decoding.tree import TreeNode

@@ -24,7 +24,7 @@ from dsd_client.drafting import DrafterSource, DraftThread, load_drafter
 from dsd_client.questions import Questions, made_up, read_questions
 from dsd_client.target_model import TargetModel
 from dsd_core import embedded
-from dsd_core.decoding.acceptance import TOLERANCE_NATS
+from dsd_core.decoding.choice.acceptance import TOLERANCE_NATS
 
 
 async def main(arguments: Sequence[str] | None = None) -> None:

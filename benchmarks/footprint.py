@@ -21,10 +21,10 @@ from dsd_client.lane_link import LaneLink
 from dsd_client.local_swarm import LocalSwarm
 from dsd_client.swarm import Swarm
 from dsd_core import embedded
+from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.frames import Frame, FrameNode
 from dsd_core.decoding.ids import LaneId, NodeId, TokenId
-from dsd_core.decoding.sampling import SamplingParams
-from dsd_core.decoding.target import ChoiceRule
 from dsd_core.model.source import ModelSource, resolve
 from dsd_core.model.span import Span
 from dsd_core.network.seeds import Seeds

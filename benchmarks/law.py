@@ -22,7 +22,7 @@ from benchmarks.waiting_span import StageTime
 from dsd_client.client import Client
 from dsd_client.comparison import LINEAR, OFF, STREAMING, Comparison, compare
 from dsd_client.comparison_report import ComparisonReport
-from dsd_core.decoding.streaming import CANDIDATES, Streaming
+from dsd_core.decoding.lookahead.streaming import CANDIDATES, Streaming
 
 FRAME_MS = 5.0
 STEP_MS = 2.0

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.virtual_time import Cell, World, acceptance, best_blocking, plain
-from dsd_core.decoding.streaming import Streaming
+from dsd_core.decoding.lookahead.streaming import Streaming
 
 WIDTH = 120
 CELLS = {

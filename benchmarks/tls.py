@@ -17,7 +17,7 @@ from rich.table import Table
 from dsd_client.client import Client
 from dsd_client.local_swarm import LocalSwarm, spans
 from dsd_core import embedded
-from dsd_core.decoding.sampling import SamplingParams
+from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.model.source import resolve
 
 PROMPT = [100, 200, 300]

@@ -35,7 +35,7 @@ from dsd_core.decoding.events import (
 )
 from dsd_core.decoding.frames import NO_TIME, ComputeTime, Frame, Verdict
 from dsd_core.decoding.ids import ROOT, LaneId, NodeId, TokenId
-from dsd_core.decoding.lookahead import Lookahead
+from dsd_core.decoding.lookahead.policy import Lookahead
 from dsd_core.decoding.session import Session, SessionConfig
 from dsd_core.decoding.stage_tree import StageTree
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from benchmarks.waiting_model import Agreement, Path, WaitingModel
 from benchmarks.waiting_span import wait_until
 from dsd_client.drafting import DraftThread, LocalDrafter
-from dsd_core.decoding.contexts import Candidates, Contexts
+from dsd_core.decoding.choice.target import ChoiceRule
+from dsd_core.decoding.drafting.contexts import Candidates, Contexts
+from dsd_core.decoding.drafting.guessers import Stepwise
 from dsd_core.decoding.events import DraftedToken
-from dsd_core.decoding.guessers import Stepwise
 from dsd_core.decoding.ids import TokenId
 from dsd_core.decoding.prefix import common_prefix
-from dsd_core.decoding.target import ChoiceRule
 
 BRANCH_SHARE = 0.1
 """What a context more adds to a step."""

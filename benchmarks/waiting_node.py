@@ -41,7 +41,7 @@ def start(
     from benchmarks.waiting_span import StageTime, WaitingSpan
     from dsd_core import command, embedded, logs
     from dsd_core.network.address import Address
-    from dsd_node.place import Place
+    from dsd_node.membership.place import Place
     from dsd_node.start import NodeConfig, serve
 
     def load(place: Place, layers: range) -> WaitingSpan:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 
 from dsd_client.drafting import DrafterSource, SessionDrafter
-from dsd_core.decoding.contexts import Contexts, Proposal
+from dsd_core.decoding.choice.target import ChoiceRule
+from dsd_core.decoding.drafting.contexts import Contexts, Proposal
 from dsd_core.decoding.events import DraftedToken
 from dsd_core.decoding.ids import TokenId
-from dsd_core.decoding.target import ChoiceRule
 
 
 @dataclass(frozen=True, slots=True)

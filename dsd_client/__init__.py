@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from dsd_client.results import Stats as Stats
     from dsd_client.results import Token as Token
     from dsd_client.sync_client import SyncClient as SyncClient
+    from dsd_core.decoding.choice.sampling import SamplingParams as SamplingParams
     from dsd_core.decoding.events import FinishReason as FinishReason
     from dsd_core.decoding.events import Origin as Origin
-    from dsd_core.decoding.sampling import SamplingParams as SamplingParams
     from dsd_core.errors import DsdError as DsdError
 
 _HOMES = {
@@ -26,7 +26,7 @@ _HOMES = {
     "Token": "dsd_client.results",
     "FinishReason": "dsd_core.decoding.events",
     "Origin": "dsd_core.decoding.events",
-    "SamplingParams": "dsd_core.decoding.sampling",
+    "SamplingParams": "dsd_core.decoding.choice.sampling",
     "DsdError": "dsd_core.errors",
 }
 

@@ -12,8 +12,8 @@ from dsd_client.conversation import Conversation
 from dsd_client.relaxation import Relaxation
 from dsd_client.results import Chunk, Result, Stats, Token
 from dsd_client.target_model import TargetModel
+from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.events import CommittedToken, FinishReason, Origin
-from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError, UsageError
 
 

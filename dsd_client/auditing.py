@@ -1,4 +1,4 @@
-"""Checks some of what one chain said on another, in the background. Decides nothing: decoding/audit.py does."""
+"""Checks some of what one chain said on another, in the background. Decides nothing: decoding/choice/audit.py does."""
 
 import asyncio
 import logging
@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 
 from dsd_client.lane_link import LaneEvent, LaneLink
 from dsd_client.swarm import Stage
-from dsd_core.decoding.audit import AuditBook, Severity, blocks_of, positions_of, severity
+from dsd_core.decoding.choice.audit import AuditBook, Severity, blocks_of, positions_of, severity
+from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.events import VerdictsArrived
 from dsd_core.decoding.frames import Frame, FrameNode, Verdict
 from dsd_core.decoding.ids import LaneId, NodeId, TokenId
-from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError
 from dsd_core.network.banned_peers import BannedPeers
 from dsd_core.network.identity import PeerId

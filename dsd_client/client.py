@@ -28,13 +28,13 @@ from dsd_client.results import Chunk, Result
 from dsd_client.swarm import Stage, Swarm, Wishes
 from dsd_client.target_model import TargetModel
 from dsd_core import embedded
-from dsd_core.decoding.acceptance import TOLERANCE_NATS
-from dsd_core.decoding.audit import AUDIT_TOLERANCE_NATS, FLOOR
-from dsd_core.decoding.lookahead import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
-from dsd_core.decoding.sampling import SamplingParams
+from dsd_core.decoding.choice.acceptance import TOLERANCE_NATS
+from dsd_core.decoding.choice.audit import AUDIT_TOLERANCE_NATS, FLOOR
+from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.decoding.choice.target import ChoiceRule
+from dsd_core.decoding.lookahead.policy import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
+from dsd_core.decoding.lookahead.streaming import CANDIDATES, Streaming
 from dsd_core.decoding.session import Session, SessionConfig
-from dsd_core.decoding.streaming import CANDIDATES, Streaming
-from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import OutOfCapacity, UsageError
 from dsd_core.model.tokenizer import vocabulary_hash
 from dsd_core.network.banned_peers import BannedPeers

@@ -10,7 +10,7 @@ from typing import Any
 
 from dsd_client.client import Client, ConversationOptions
 from dsd_client.results import Stats
-from dsd_core.decoding.sampling import SamplingParams
+from dsd_core.decoding.choice.sampling import SamplingParams
 
 LOOKAHEADS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
 """What the sweep for blocking's best k tries."""

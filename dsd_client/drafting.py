@@ -5,10 +5,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dsd_core.decoding.belief import Sharpness
-from dsd_core.decoding.contexts import Contexts, Drafter, Proposal
-from dsd_core.decoding.guessers import NgramGuesser, Seconded, Stepwise
-from dsd_core.decoding.target import ChoiceRule
+from dsd_core.decoding.choice.target import ChoiceRule
+from dsd_core.decoding.drafting.belief import Sharpness
+from dsd_core.decoding.drafting.contexts import Contexts, Drafter, Proposal
+from dsd_core.decoding.drafting.guessers import NgramGuesser, Seconded, Stepwise
 from dsd_core.errors import VocabularyMismatch
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class SessionDrafter(Protocol):
-    """A drafter for one session, wherever it computes (decoding/contexts.py says what it is asked)."""
+    """A drafter for one session, wherever it computes (decoding/drafting/contexts.py says what it is asked)."""
 
     @property
     def name(self) -> str:

@@ -8,10 +8,10 @@ from typing import NoReturn
 import grpc.aio
 
 from dsd_client.swarm import CALL_SECONDS, Stage
+from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.events import LaneDraining, VerdictsArrived
 from dsd_core.decoding.frames import ComputeTime, Frame
 from dsd_core.decoding.ids import LaneId
-from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError, PeerLost, TimedOut
 from dsd_core.network.identity import public_bytes_of
 from dsd_core.network.status import error_of, unreachable

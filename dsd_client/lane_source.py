@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dsd_client.lane_link import LaneLink
 from dsd_client.replanned_link import ReplannedLink
 from dsd_client.swarm import Stage, Swarm, Wishes
+from dsd_core.decoding.chains.routing import is_clearly_sooner
+from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.ids import LaneId
-from dsd_core.decoding.routing import is_clearly_sooner
-from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError, Fault, NoPeers
 from dsd_core.network.address import Address
 from dsd_core.wire.hidden import DType

@@ -9,10 +9,10 @@ from itertools import pairwise
 from dsd_client.drafting import SessionDrafter
 from dsd_client.swarm import Stage, Swarm, links_of
 from dsd_client.target_model import TargetModel
-from dsd_core.decoding.acceptance import TOLERANCE_NATS, Acceptance, Adaptive, Exact, latency_factor
-from dsd_core.decoding.contexts import Contexts
+from dsd_core.decoding.chains.routing import Links
+from dsd_core.decoding.choice.acceptance import TOLERANCE_NATS, Acceptance, Adaptive, Exact, latency_factor
+from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.ids import TokenId
-from dsd_core.decoding.routing import Links
 from dsd_core.errors import UsageError
 
 LOCAL_HOP_SECONDS = 0.002

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import grpc.aio
 
 from dsd_client.drafting import NgramSource, SessionDrafter
-from dsd_core.decoding.contexts import Contexts, Proposal
-from dsd_core.decoding.target import ChoiceRule
+from dsd_core.decoding.choice.target import ChoiceRule
+from dsd_core.decoding.drafting.contexts import Contexts, Proposal
 from dsd_core.errors import DsdError, PeerLost, TimedOut
 from dsd_core.network.address import Address
 from dsd_core.network.status import error_of

@@ -13,8 +13,8 @@ import grpc.aio
 from dsd_client.peer_list import few_of_each_span, list_drafters, list_holders, list_peers, require_true
 from dsd_client.peer_view import PeerView
 from dsd_client.remote_drafter import DrafterPeer
-from dsd_core.decoding.round_trips import RoundTrips
-from dsd_core.decoding.routing import Links, Offer, chain, traversal_seconds
+from dsd_core.decoding.chains.round_trips import RoundTrips
+from dsd_core.decoding.chains.routing import Links, Offer, chain, traversal_seconds
 from dsd_core.errors import DsdError, NoPeers, NotCovered, ProtocolError, Refused, UsageError
 from dsd_core.membership.record import PeerRecord
 from dsd_core.membership.ways import has_room, stage_seconds, stated_round_trips

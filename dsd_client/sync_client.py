@@ -12,7 +12,7 @@ from dsd_client.answer import AnswerStream
 from dsd_client.client import MAX_NEW_TOKENS, TIMEOUT_SECONDS, Client, ConversationOptions
 from dsd_client.results import Chunk, Result
 from dsd_client.target_model import TargetModel
-from dsd_core.decoding.audit import FLOOR
+from dsd_core.decoding.choice.audit import FLOOR
 
 Value = TypeVar("Value")
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.ids import TokenId
-from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.errors import UsageError
 
 

@@ -26,10 +26,10 @@ from dsd_core.network.status import error_of
 from dsd_core.network.stubs import peer_stub
 from dsd_core.network.transport import Secure
 from dsd_core.wire.v1 import peer_pb2
-from dsd_node.lan import addresses_of_this_machine
 from dsd_node.libraries import require_sound_libraries
-from dsd_node.place import Place, find_place
-from dsd_node.seat import find_seeds
+from dsd_node.membership.lan import addresses_of_this_machine
+from dsd_node.membership.place import Place, find_place
+from dsd_node.membership.seat import find_seeds
 from dsd_node.start import NodeConfig, bind
 
 CALL_SECONDS = 5.0

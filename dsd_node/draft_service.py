@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
-from dsd_core.decoding.belief import Sharpness
-from dsd_core.decoding.contexts import Drafter
-from dsd_core.decoding.guessers import Seconded, Stepwise
-from dsd_core.decoding.target import ChoiceRule
+from dsd_core.decoding.choice.target import ChoiceRule
+from dsd_core.decoding.drafting.belief import Sharpness
+from dsd_core.decoding.drafting.contexts import Drafter
+from dsd_core.decoding.drafting.guessers import Seconded, Stepwise
 from dsd_core.errors import PromptTooLong, ProtocolError, TimedOut
 from dsd_core.model.drafter import ModelDrafter
 from dsd_core.model.source import ModelSource

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dsd_core.decoding.choice.target import ChoiceRule, verdict
 from dsd_core.decoding.frames import Frame, Verdict
-from dsd_core.decoding.line_fit import LineFit
+from dsd_core.decoding.lookahead.line_fit import LineFit
 from dsd_core.decoding.stage_tree import Placement, StageTree
-from dsd_core.decoding.target import ChoiceRule, verdict
 from dsd_core.model import tensors
 from dsd_core.model.kv import KvStore
 from dsd_core.model.span import Span, SpanInput

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.frames import ComputeTime, Frame
 from dsd_core.decoding.stage_tree import StageTree
-from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError, PeerLost, ProtocolError, Refused, TimedOut
 from dsd_core.model import tensors
 from dsd_core.model.kv import KvStore

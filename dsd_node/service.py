@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import grpc.aio
 
-from dsd_core.decoding.target import ChoiceRule
+from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.errors import DsdError, PromptTooLong, ProtocolError, Refused, TimedOut, UsageError
 from dsd_core.membership.record import State
 from dsd_core.model import tensors

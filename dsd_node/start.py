@@ -37,15 +37,15 @@ from dsd_node.engine import Engine
 from dsd_node.health import Health
 from dsd_node.libraries import require_sound_libraries
 from dsd_node.loading import DRAFT_SERVICE, HEALTH_SERVICE, STAGE_SERVICE, LateServices
+from dsd_node.membership.mover import needed_elsewhere
+from dsd_node.membership.newcomer import Newcomer
+from dsd_node.membership.peer_service import PeerService
+from dsd_node.membership.place import Place, find_place
+from dsd_node.membership.seat import Seat, find_seeds
+from dsd_node.membership.statement import joining_statement, serving_statement
 from dsd_node.metrics import Metrics
-from dsd_node.mover import needed_elsewhere
-from dsd_node.newcomer import Newcomer
-from dsd_node.peer_service import PeerService
-from dsd_node.place import Place, find_place
 from dsd_node.quotas import PEER_SHARE, Limits, Quotas
-from dsd_node.seat import Seat, find_seeds
 from dsd_node.service import StageService, limits_of
-from dsd_node.statement import joining_statement, serving_statement
 
 log = logging.getLogger(__name__)
 
@@ -298,7 +298,7 @@ def _addresses(config: NodeConfig, port: int) -> tuple[Address, ...]:
     bound = Address(config.listen.host, port)
     if not bound.is_unspecified:
         return (bound,)
-    from dsd_node.lan import addresses_of_this_machine
+    from dsd_node.membership.lan import addresses_of_this_machine
 
     found = addresses_of_this_machine(port)
     log.warning("others dial %s; if they reach this machine by another address, name it with --announce", found[0])

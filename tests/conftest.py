@@ -29,8 +29,8 @@ from dsd_core.network.transport import Secure, Transport
 from dsd_core.wire.v1 import peer_pb2_grpc, stage_pb2_grpc
 from dsd_node.admission import Admission
 from dsd_node.engine import Engine
+from dsd_node.membership.peer_service import PeerService
 from dsd_node.metrics import Metrics
-from dsd_node.peer_service import PeerService
 from dsd_node.quotas import Limits, Quotas
 from dsd_node.service import StageService, limits_of
 

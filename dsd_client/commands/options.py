@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from dsd_core import data_dirs
-from dsd_core.decoding.acceptance import TOLERANCE_NATS
-from dsd_core.decoding.streaming import CANDIDATES
+from dsd_core.decoding.choice.acceptance import TOLERANCE_NATS
+from dsd_core.decoding.lookahead.streaming import CANDIDATES
 from dsd_core.log_options import with_log_options
 
 Command = TypeVar("Command", bound=Callable[..., Any])

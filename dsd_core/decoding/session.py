@@ -19,7 +19,7 @@ Laws (design, section 4):
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from dsd_core.decoding.acceptance import Acceptance, Exact, Forgiven
+from dsd_core.decoding.choice.acceptance import Acceptance, Exact, Forgiven
 from dsd_core.decoding.events import (
     Action,
     Ask,
@@ -44,7 +44,7 @@ from dsd_core.decoding.frames import ComputeTime, Frame, Verdict
 from dsd_core.decoding.ids import DraftId, LaneId, NodeId, TokenId
 from dsd_core.decoding.lane import FEED_LAG, Lane
 from dsd_core.decoding.lanes import Lanes
-from dsd_core.decoding.lookahead import Lookahead, Propose, Verify, View
+from dsd_core.decoding.lookahead.policy import Lookahead, Propose, Verify, View
 from dsd_core.decoding.prefix import common_prefix
 from dsd_core.decoding.tree import TokenTree, TreeNode
 from dsd_core.errors import PromptTooLong, UsageError

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from dsd_core.decoding.contexts import Contexts
+from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.frames import Verdict
 from dsd_core.decoding.ids import ROOT, NodeId, TokenId
 

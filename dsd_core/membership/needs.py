@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from dsd_core.decoding.flow import Held
-from dsd_core.decoding.placement import Claim
+from dsd_core.decoding.chains.flow import Held
+from dsd_core.decoding.chains.placement import Claim
 from dsd_core.membership.record import Holding, PeerRecord, Role, State
 
 LAYER_SECONDS = 0.001

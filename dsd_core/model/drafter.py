@@ -3,13 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from dsd_core.decoding.belief import Belief, Sharpness
-from dsd_core.decoding.contexts import Candidates, Contexts
-from dsd_core.decoding.coupling import scores
-from dsd_core.decoding.draft_tree import DraftTree
+from dsd_core.decoding.choice.coupling import scores
+from dsd_core.decoding.choice.target import ChoiceRule
+from dsd_core.decoding.drafting.belief import Belief, Sharpness
+from dsd_core.decoding.drafting.contexts import Candidates, Contexts
+from dsd_core.decoding.drafting.draft_tree import DraftTree
 from dsd_core.decoding.frames import Frame, FrameNode
 from dsd_core.decoding.stage_tree import Placement
-from dsd_core.decoding.target import ChoiceRule
 from dsd_core.model.kv import KvStore
 from dsd_core.model.span import Span, SpanInput
 

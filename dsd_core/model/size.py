@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from dsd_core.decoding.placement import ModelSize
+from dsd_core.decoding.chains.placement import ModelSize
 from dsd_core.model.checkpoint import Checkpoint
 from dsd_core.model.families import family_of
 from dsd_core.model.source import ModelSource

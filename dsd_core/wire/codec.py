@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.frames import Candidate, ComputeTime, Frame, FrameNode, Verdict
 from dsd_core.decoding.ids import NodeId, TokenId
-from dsd_core.decoding.sampling import SamplingParams
-from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import ProtocolError, UsageError
 from dsd_core.wire.v1 import stage_pb2
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from dsd_core.decoding.contexts import MAX_CANDIDATES, MAX_CONTEXTS, MAX_STEPS, Contexts, Proposal
+from dsd_core.decoding.drafting.contexts import MAX_CANDIDATES, MAX_CONTEXTS, MAX_STEPS, Contexts, Proposal
 from dsd_core.decoding.events import DraftedToken
 from dsd_core.decoding.ids import TokenId
 from dsd_core.decoding.prefix import common_prefix

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from benchmarks.adaptive import Rule, Text, Writer
-from dsd_core.decoding.acceptance import Adaptive, Exact
+from dsd_core.decoding.choice.acceptance import Adaptive, Exact
 from dsd_core.embedded import DRAFTER, TARGET
 from dsd_core.embedded.continuations import continuations
 from dsd_core.embedded.shapes import load_model

@@ -12,7 +12,7 @@ from benchmarks.waiting_drafter import WaitingDrafts, WaitingGuesser
 from benchmarks.waiting_model import Agreement, WaitingModel
 from benchmarks.waiting_span import StageTime, WaitingSpan
 from dsd_core import embedded
-from dsd_core.decoding.contexts import Contexts
+from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.frames import Frame, FrameNode
 from dsd_core.decoding.ids import ROOT, NodeId, TokenId
 from dsd_core.decoding.stage_tree import StageTree

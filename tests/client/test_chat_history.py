@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from dsd_client.chat_history import ChatHistory
 from dsd_client.target_model import TargetModel
-from dsd_core.decoding.sampling import SamplingParams
+from dsd_core.decoding.choice.sampling import SamplingParams
 from tests.conftest import build_tokenizer
 
 END = 0

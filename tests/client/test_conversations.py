@@ -11,7 +11,7 @@ import pytest
 
 from dsd_client import Chunk, Client, FinishReason, SamplingParams
 from dsd_client.drafting import DraftThread, LocalDrafter
-from dsd_core.decoding.contexts import Contexts
+from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.events import DraftedToken
 from dsd_core.errors import DsdError, NoPeers, OutOfCapacity, PromptTooLong, UsageError
 from dsd_core.model.drafter import ModelDrafter

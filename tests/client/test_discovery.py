@@ -16,9 +16,9 @@ from dsd_core.network.address import Address
 from dsd_core.network.join_token import JoinToken
 from dsd_core.network.last_swarm import LastSwarm
 from dsd_core.network.transport import Secure
-from dsd_node.peer_service import PeerService
-from dsd_node.seat import Seat, find_seeds
-from dsd_node.statement import Statement
+from dsd_node.membership.peer_service import PeerService
+from dsd_node.membership.seat import Seat, find_seeds
+from dsd_node.membership.statement import Statement
 from tests.conftest import LAYERS, InProcessNode, InProcessSwarm, TinyModel, eventually
 
 SECONDS = 20.0

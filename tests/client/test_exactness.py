@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dsd_client import Client, FinishReason, Origin, Result, SamplingParams
-from dsd_core.decoding.target import ChoiceRule, verdict
+from dsd_core.decoding.choice.target import ChoiceRule, verdict
 from tests.client.conftest import Clients
 from tests.conftest import POSITIONS, InProcessSwarm, TinyModel
 

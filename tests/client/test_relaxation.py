@@ -13,8 +13,8 @@ from dsd_client import Client, Origin, Result, SamplingParams
 from dsd_client import lane_link as lane_link_module
 from dsd_client import relaxation as relaxation_module
 from dsd_client.relaxation import LOCAL_HOP_SECONDS, network_seconds
+from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.frames import Candidate, Verdict
-from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import UsageError
 from dsd_core.wire.codec import rule_to_wire
 from tests.client.conftest import Clients

@@ -10,8 +10,8 @@ import pytest
 from benchmarks.links import Link
 from dsd_client import Client, replanned_link
 from dsd_client.swarm import Stage, links_of
-from dsd_core.decoding.round_trips import REMEMBERED
-from dsd_core.decoding.routing import chain
+from dsd_core.decoding.chains.round_trips import REMEMBERED
+from dsd_core.decoding.chains.routing import chain
 from dsd_core.membership.ids import handle_of
 from dsd_core.membership.record import Capacity, PeerRecord
 from dsd_core.network.address import Address

@@ -39,7 +39,7 @@ from dsd_core.decoding.events import (
 )
 from dsd_core.decoding.frames import NO_TIME, ComputeTime, Frame, FrameNode, Verdict
 from dsd_core.decoding.ids import LaneId
-from dsd_core.decoding.lookahead import Lookahead, Move, Propose, Verify, View
+from dsd_core.decoding.lookahead.policy import Lookahead, Move, Propose, Verify, View
 from dsd_core.decoding.session import Counts, Session
 from dsd_core.decoding.stage_tree import Placement, StageTree
 

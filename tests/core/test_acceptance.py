@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsd_core.decoding.acceptance import Adaptive, Exact, latency_factor
+from dsd_core.decoding.choice.acceptance import Adaptive, Exact, latency_factor
+from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.decoding.choice.target import ChoiceRule, verdict
 from dsd_core.decoding.frames import Candidate, Verdict
 from dsd_core.decoding.ids import NodeId, TokenId
-from dsd_core.decoding.sampling import SamplingParams
-from dsd_core.decoding.target import ChoiceRule, verdict
 from dsd_core.decoding.tree import TreeNode
 from dsd_core.errors import UsageError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from dsd_core.decoding.audit import (
+from dsd_core.decoding.choice.audit import (
     BLOCK_TOKENS,
     PROBATION,
     AuditBook,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from dsd_core.decoding.belief import FARTHEST, Sharpness
-from dsd_core.decoding.coupling import Scores, scores
-from dsd_core.decoding.sampling import SamplingParams
+from dsd_core.decoding.choice.coupling import Scores, scores
+from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.decoding.drafting.belief import FARTHEST, Sharpness
 
 VOCABULARY = 40
 POSITIONS = 4000

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dsd_core.decoding.coupling import Scores, greedy, gumbel_noise, scores
-from dsd_core.decoding.sampling import SamplingParams, kept_tokens, log_probs
+from dsd_core.decoding.choice.coupling import Scores, greedy, gumbel_noise, scores
+from dsd_core.decoding.choice.sampling import SamplingParams, kept_tokens, log_probs
 
 GOLDEN = [  # seed, choice index, position, tokens, noise as float32 in hexadecimal
     (0, 0, 0, [0, 1, 2], "bf36e299 bf8c822d 3f6a9410"),

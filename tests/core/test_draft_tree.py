@@ -4,9 +4,9 @@ from random import Random
 
 import pytest
 
-from dsd_core.decoding.belief import Belief
-from dsd_core.decoding.contexts import Contexts
-from dsd_core.decoding.draft_tree import CHUNK, DraftTree
+from dsd_core.decoding.drafting.belief import Belief
+from dsd_core.decoding.drafting.contexts import Contexts
+from dsd_core.decoding.drafting.draft_tree import CHUNK, DraftTree
 from dsd_core.decoding.frames import Frame
 from dsd_core.decoding.stage_tree import Placement
 

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from dsd_core.decoding.estimates import Estimates
 from dsd_core.decoding.frames import ComputeTime
+from dsd_core.decoding.lookahead.estimates import Estimates
 from dsd_core.decoding.tree import TokenTree, TreeNode
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsd_core.decoding.flow import Flow, Held
+from dsd_core.decoding.chains.flow import Flow, Held
 
 LAYERS = 4
 

@@ -1,4 +1,4 @@
-from dsd_core.decoding.guard import Guard
+from dsd_core.decoding.lookahead.guard import Guard
 
 
 def spend(guard: Guard, seconds_a_token: float, *, promised: float, start: float) -> float:

@@ -1,9 +1,9 @@
 """Lookup beside a model: each is believed as its record deserves."""
 
-from dsd_core.decoding.contexts import Candidates, Contexts
+from dsd_core.decoding.drafting.contexts import Candidates, Contexts
+from dsd_core.decoding.drafting.guessers import NgramGuesser, Seconded, Stepwise
+from dsd_core.decoding.drafting.hit_rates import MEMORY, HitRate, HitRates
 from dsd_core.decoding.events import DraftedToken
-from dsd_core.decoding.guessers import NgramGuesser, Seconded, Stepwise
-from dsd_core.decoding.hit_rates import MEMORY, HitRate, HitRates
 from dsd_core.decoding.ids import TokenId
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsd_core.decoding.choice.importance import CLASSES_UNKNOWN, importance
 from dsd_core.decoding.frames import Candidate, Verdict
 from dsd_core.decoding.ids import NodeId, TokenId
-from dsd_core.decoding.importance import CLASSES_UNKNOWN, importance
 
 A, B, C = TokenId(1), TokenId(2), TokenId(3)
 

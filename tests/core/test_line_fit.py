@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsd_core.decoding.line_fit import LineFit
+from dsd_core.decoding.lookahead.line_fit import LineFit
 
 points = st.lists(st.tuples(st.integers(0, 32), st.floats(0, 10)), min_size=2, max_size=60)
 

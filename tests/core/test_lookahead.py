@@ -5,7 +5,7 @@ import pytest
 from dsd_core.decoding.events import Origin
 from dsd_core.decoding.ids import LaneId
 from dsd_core.decoding.lane import Lane
-from dsd_core.decoding.lookahead import AdaptiveLength, Blocking, FixedLength, Plain, Propose, Verify, View
+from dsd_core.decoding.lookahead.policy import AdaptiveLength, Blocking, FixedLength, Plain, Propose, Verify, View
 from dsd_core.decoding.round_clock import RoundClock
 from dsd_core.decoding.tree import TokenTree
 

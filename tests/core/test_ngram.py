@@ -4,10 +4,10 @@ from random import Random
 
 import pytest
 
-from dsd_core.decoding.contexts import Contexts
-from dsd_core.decoding.guessers import NgramGuesser, Stepwise
+from dsd_core.decoding.drafting.contexts import Contexts
+from dsd_core.decoding.drafting.guessers import NgramGuesser, Stepwise
+from dsd_core.decoding.drafting.ngram import LONGEST, NgramIndex
 from dsd_core.decoding.ids import TokenId
-from dsd_core.decoding.ngram import LONGEST, NgramIndex
 
 
 def tokens_of(text: str) -> tuple[TokenId, ...]:

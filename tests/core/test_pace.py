@@ -2,7 +2,7 @@
 
 import pytest
 
-from dsd_core.decoding.pace import Pace, Passage
+from dsd_core.decoding.lookahead.pace import Pace, Passage
 
 
 def sent(pace: Pace, node: int, at: float) -> None:

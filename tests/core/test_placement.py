@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsd_core.decoding.flow import Held
-from dsd_core.decoding.placement import (
+from dsd_core.decoding.chains.flow import Held
+from dsd_core.decoding.chains.placement import (
     Claim,
     Machine,
     ModelSize,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsd_core.decoding.plan import LONGEST_DRAFT, MOST_NODES, Measurements, best_blocking, plan
+from dsd_core.decoding.lookahead.plan import LONGEST_DRAFT, MOST_NODES, Measurements, best_blocking, plan
 
 GPU = Measurements(0.7, 0.002, 0.005, 0.00025, 4 * 0.00025, 0.071)
 """Four stages, 10 ms a hop, memory bound."""

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from dsd_core.decoding.prospects import Prospects
-from dsd_core.decoding.reliability import Reliability
+from dsd_core.decoding.lookahead.prospects import Prospects
+from dsd_core.decoding.lookahead.reliability import Reliability
 from dsd_core.decoding.tree import TokenTree, TreeNode
 
 

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from dsd_core.decoding.reliability import Reliability
+from dsd_core.decoding.lookahead.reliability import Reliability
 
 
 def judged(*records: tuple[int, float, float], trials: int = 2000, seed: int = 1) -> Reliability:

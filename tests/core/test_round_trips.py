@@ -1,6 +1,6 @@
 """How far peers are."""
 
-from dsd_core.decoding.round_trips import REMEMBERED, RoundTrips
+from dsd_core.decoding.chains.round_trips import REMEMBERED, RoundTrips
 
 
 def measured(*seconds: float) -> float:

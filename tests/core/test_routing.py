@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsd_core.decoding.routing import (
+from dsd_core.decoding.chains.routing import (
     CLEAR_GAIN_SECONDS,
     UNKNOWN_SECONDS,
     Links,

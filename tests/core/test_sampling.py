@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from dsd_core.decoding.sampling import SamplingParams, kept_tokens, log_probs, penalised
+from dsd_core.decoding.choice.sampling import SamplingParams, kept_tokens, log_probs, penalised
 from dsd_core.errors import UsageError
 
 VOCABULARY = 50

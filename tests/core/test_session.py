@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dsd_core.decoding.acceptance import Adaptive
+from dsd_core.decoding.choice.acceptance import Adaptive
 from dsd_core.decoding.events import (
     Ask,
     Branch,
@@ -30,7 +30,7 @@ from dsd_core.decoding.events import (
 )
 from dsd_core.decoding.frames import Candidate, Frame, FrameNode, Verdict
 from dsd_core.decoding.ids import DraftId, NodeId, TokenId
-from dsd_core.decoding.lookahead import Blocking, FixedLength, Move, Plain, Propose, Verify, View
+from dsd_core.decoding.lookahead.policy import Blocking, FixedLength, Move, Plain, Propose, Verify, View
 from dsd_core.decoding.session import Session, SessionConfig
 from dsd_core.errors import PromptTooLong, ProtocolError, UsageError
 from tests.core.simulation import CALM, Answer, ToyDrafter, ToyTarget, Weather, World

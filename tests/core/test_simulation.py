@@ -5,12 +5,12 @@ import random
 import numpy as np
 import pytest
 
-from dsd_core.decoding.coupling import scores
+from dsd_core.decoding.choice.coupling import scores
+from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.events import FinishReason, LaneLost, Origin, Send, VerdictsArrived
-from dsd_core.decoding.lookahead import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
-from dsd_core.decoding.sampling import SamplingParams
+from dsd_core.decoding.lookahead.policy import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
+from dsd_core.decoding.lookahead.streaming import Streaming
 from dsd_core.decoding.session import Session, SessionConfig
-from dsd_core.decoding.streaming import Streaming
 from tests.core.simulation import Flood, Tokens, ToyDrafter, ToyTarget, Weather, World
 
 CAPACITY = 64

@@ -5,10 +5,10 @@ import pytest
 from benchmarks.virtual_time import CALM, Acceptance, Cell, Run, Weather, World, acceptance, best_blocking, plain
 from dsd_core.decoding.events import Ask, Branch, Draft, Drafted, DraftedToken, LaneOpened, Send, VerdictsArrived
 from dsd_core.decoding.frames import ComputeTime, Frame, Verdict
-from dsd_core.decoding.lookahead import Lookahead, Move, Propose, Verify, View
-from dsd_core.decoding.plan import Plan
+from dsd_core.decoding.lookahead.plan import Plan
+from dsd_core.decoding.lookahead.policy import Lookahead, Move, Propose, Verify, View
+from dsd_core.decoding.lookahead.streaming import Streaming
 from dsd_core.decoding.session import Session, SessionConfig
-from dsd_core.decoding.streaming import Streaming
 
 WIDE = Cell(4, 10, 2, 5, 0.25)
 DEEP = Cell(4, 10, 2, 5, 2.5)
@@ -138,8 +138,8 @@ def test_it_stays_ahead_in_rough_weather(weather: Weather) -> None:
 
 def test_the_guard_keeps_what_a_spoilt_plan_would_break(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without pace, and one node a frame, streaming is a flood and loses; one frame at a time takes its place."""
-    monkeypatch.setattr("dsd_core.decoding.pace.Pace.free_at", 0.0)
-    monkeypatch.setattr("dsd_core.decoding.streaming.plan", lambda measured: Plan(threshold=0.01, frame_nodes=1))
+    monkeypatch.setattr("dsd_core.decoding.lookahead.pace.Pace.free_at", 0.0)
+    monkeypatch.setattr("dsd_core.decoding.lookahead.streaming.plan", lambda measured: Plan(threshold=0.01, frame_nodes=1))
     spoilt = run(ALONE, 0.7, candidates=1, tokens=1400)
     assert spoilt.session.report()["guard_engagements"] >= 1
     assert spoilt.milliseconds < plain(ALONE)

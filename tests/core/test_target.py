@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.decoding.choice.target import ChoiceRule, verdict
 from dsd_core.decoding.ids import NodeId
-from dsd_core.decoding.sampling import SamplingParams
-from dsd_core.decoding.target import ChoiceRule, verdict
 
 LOGITS = np.random.default_rng(7).normal(size=50).astype(np.float32)
 HISTORY = np.array([3, 1, 4, 1, 5], dtype=np.int64)

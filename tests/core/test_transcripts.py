@@ -35,7 +35,7 @@ from dsd_core.decoding.events import (
     VerdictsArrived,
 )
 from dsd_core.decoding.frames import FrameNode, Verdict
-from dsd_core.decoding.lookahead import Blocking, FixedLength, Lookahead, Plain
+from dsd_core.decoding.lookahead.policy import Blocking, FixedLength, Lookahead, Plain
 from dsd_core.decoding.session import Session, SessionConfig
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))

@@ -1,6 +1,6 @@
 import pytest
 
-from dsd_core.decoding.contexts import Contexts
+from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.frames import Verdict
 from dsd_core.decoding.ids import ROOT
 from dsd_core.decoding.tree import TokenTree, TreeNode

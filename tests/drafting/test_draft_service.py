@@ -8,11 +8,11 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from dsd_core.decoding.contexts import Contexts
-from dsd_core.decoding.guessers import Seconded, Stepwise
+from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.decoding.choice.target import ChoiceRule
+from dsd_core.decoding.drafting.contexts import Contexts
+from dsd_core.decoding.drafting.guessers import Seconded, Stepwise
 from dsd_core.decoding.ids import TokenId
-from dsd_core.decoding.sampling import SamplingParams
-from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError, OutOfCapacity, PromptTooLong, ProtocolError, Refused, TimedOut
 from dsd_core.model.drafter import ModelDrafter
 from dsd_core.model.span import Span

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dsd_core.decoding.contexts import MAX_CONTEXTS, Contexts, Proposal
+from dsd_core.decoding.drafting.contexts import MAX_CONTEXTS, Contexts, Proposal
 from dsd_core.decoding.events import DraftedToken
 from dsd_core.decoding.ids import TokenId
 from dsd_core.errors import ProtocolError

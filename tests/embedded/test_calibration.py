@@ -5,10 +5,10 @@ from random import Random
 import numpy as np
 import pytest
 
-from dsd_core.decoding.belief import Sharpness
-from dsd_core.decoding.contexts import Contexts
-from dsd_core.decoding.sampling import SamplingParams
-from dsd_core.decoding.target import ChoiceRule
+from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.decoding.choice.target import ChoiceRule
+from dsd_core.decoding.drafting.belief import Sharpness
+from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.embedded import DRAFTER, TARGET
 from dsd_core.embedded.vocabulary import load_tokenizer
 from dsd_core.embedded.word_problems import Split, draw

@@ -13,11 +13,11 @@ import grpc.aio
 import pytest
 from google.protobuf.message import DecodeError, Message
 
+from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.frames import Candidate, Frame, FrameNode, Verdict
 from dsd_core.decoding.ids import NodeId, TokenId
-from dsd_core.decoding.sampling import SamplingParams
 from dsd_core.decoding.stage_tree import StageTree
-from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError
 from dsd_core.network.identity import Identity, public_bytes_of
 from dsd_core.network.status import ERROR_KEY

@@ -15,10 +15,10 @@ from dsd_core.network.channels import SERVER_OPTIONS
 from dsd_core.network.transport import Secure
 from dsd_core.wire.v1 import peer_pb2_grpc
 from dsd_node.admission import Admission
-from dsd_node.peer_service import PeerService
+from dsd_node.membership.peer_service import PeerService
+from dsd_node.membership.seat import Seat, find_seeds
+from dsd_node.membership.statement import Statement
 from dsd_node.quotas import Limits, Quotas
-from dsd_node.seat import Seat, find_seeds
-from dsd_node.statement import Statement
 from tests.membership.conftest import HOLDING
 
 ROUND_SECONDS = 0.05

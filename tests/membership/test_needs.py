@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from dsd_core.decoding.flow import Held
-from dsd_core.decoding.placement import Claim
+from dsd_core.decoding.chains.flow import Held
+from dsd_core.decoding.chains.placement import Claim
 from dsd_core.membership.needs import LAYER_SECONDS, claims, layer_seconds, wanted_model
 from dsd_core.membership.record import Capacity, PeerRecord, Role, State
 from dsd_core.network.identity import Identity

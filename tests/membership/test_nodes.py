@@ -258,7 +258,7 @@ async def test_a_record_of_a_newer_release_is_passed_over(start: Start) -> None:
 async def test_two_nodes_with_one_key_are_told(start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = await start()
     await start(first.token, data_dir=tmp_path)
-    with caplog.at_level(logging.ERROR, "dsd_node.gossip"):
+    with caplog.at_level(logging.ERROR, "dsd_node.membership.gossip"):
         await start(first.token, data_dir=tmp_path)
         await eventually(lambda: "uses this node's key" in caplog.text, SECONDS)
     await eventually(lambda: len(first.knows) == 2, SECONDS)

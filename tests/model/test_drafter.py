@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from dsd_core.decoding.contexts import Candidates, Contexts
-from dsd_core.decoding.coupling import scores
-from dsd_core.decoding.guessers import Stepwise
-from dsd_core.decoding.sampling import SamplingParams
-from dsd_core.decoding.target import ChoiceRule
+from dsd_core.decoding.choice.coupling import scores
+from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.decoding.choice.target import ChoiceRule
+from dsd_core.decoding.drafting.contexts import Candidates, Contexts
+from dsd_core.decoding.drafting.guessers import Stepwise
 from dsd_core.model.drafter import ModelDrafter
 from dsd_core.model.span import Span, SpanInput
 from tests.conftest import LAYERS, TinyModel

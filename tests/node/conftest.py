@@ -9,9 +9,9 @@ from typing import Any
 
 import grpc.aio
 
+from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.frames import Verdict
-from dsd_core.decoding.sampling import SamplingParams
-from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError
 from dsd_core.network.identity import public_bytes_of
 from dsd_core.network.status import error_of

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from dsd_core.decoding.sampling import SamplingParams
-from dsd_core.decoding.target import ChoiceRule, verdict
+from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.decoding.choice.target import ChoiceRule, verdict
 from dsd_core.errors import DsdError, OutOfCapacity, PeerLost, ProtocolError, Refused
 from dsd_core.model.span import Span, SpanInput
 from dsd_core.wire.v1 import stage_pb2

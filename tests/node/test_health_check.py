@@ -15,7 +15,7 @@ from dsd_core.network.address import Address
 from dsd_core.network.transport import Secure
 from dsd_node.health import Health
 from dsd_node.health_check import require_healthy
-from dsd_node.place import Place
+from dsd_node.membership.place import Place
 from dsd_node.start import NodeConfig, serve
 from tests.conftest import InProcessSwarm, TinyModel, eventually
 

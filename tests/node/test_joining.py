@@ -22,8 +22,8 @@ from dsd_core.network.status import error_of
 from dsd_core.network.stubs import stage_stub
 from dsd_core.wire import VERSIONS
 from dsd_core.wire.v1 import stage_pb2
-from dsd_node import place as place_module
-from dsd_node.place import Place, find_place
+from dsd_node.membership import place as place_module
+from dsd_node.membership.place import Place, find_place
 from dsd_node.start import NodeConfig, serve
 from tests.conftest import CALLER, LAYERS, TinyModel, eventually
 from tests.membership.conftest import HOLDING, record_of

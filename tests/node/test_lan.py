@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from dsd_core.membership.ids import PeerId
 from dsd_core.network.address import Address
 from dsd_core.network.identity import Identity
-from dsd_node.lan import addresses_of_this_machine, lan
+from dsd_node.membership.lan import addresses_of_this_machine, lan
 from tests.conftest import eventually
 
 LOOPBACK = ["127.0.0.1"]

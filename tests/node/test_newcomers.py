@@ -13,8 +13,8 @@ import pytest
 from dsd_client import Client
 from dsd_core.errors import ModelNotFound, NoPeers
 from dsd_core.network.address import Address
-from dsd_node import mover
-from dsd_node.place import find_place
+from dsd_node.membership import mover
+from dsd_node.membership.place import find_place
 from dsd_node.start import NodeConfig, serve
 from tests.conftest import LAYERS, TinyModel, eventually
 

@@ -10,10 +10,10 @@ from google.protobuf.message import DecodeError, Message
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.frames import Candidate, Frame, FrameNode, Verdict
 from dsd_core.decoding.ids import NodeId, TokenId
-from dsd_core.decoding.sampling import SamplingParams
-from dsd_core.decoding.target import ChoiceRule
 from dsd_core.errors import DsdError, ProtocolError
 from dsd_core.wire.codec import (
     MAX_FRAME_NODES,

@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 import logging
 
-from dsd_node.newcomer import Newcomer
-from dsd_node.place import Place
+from dsd_node.membership.newcomer import Newcomer
+from dsd_node.membership.place import Place
 
 log = logging.getLogger(__name__)
 

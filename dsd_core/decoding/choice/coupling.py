@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dsd_core.decoding.choice.sampling import SamplingParams, kept_tokens, log_probs, penalised
 from dsd_core.decoding.ids import TokenId
-from dsd_core.decoding.sampling import SamplingParams, kept_tokens, log_probs, penalised
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15

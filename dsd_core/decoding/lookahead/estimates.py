@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from dsd_core.decoding.frames import ComputeTime
 from dsd_core.decoding.ids import TokenId
-from dsd_core.decoding.line_fit import LineFit
-from dsd_core.decoding.plan import Measurements
-from dsd_core.decoding.reliability import Reliability
+from dsd_core.decoding.lookahead.line_fit import LineFit
+from dsd_core.decoding.lookahead.plan import Measurements
+from dsd_core.decoding.lookahead.reliability import Reliability
 from dsd_core.decoding.tree import TreeNode
 
 _GROWTH = 0.1

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dsd_core.decoding.coupling import Scores, greedy, scores
+from dsd_core.decoding.choice.coupling import Scores, greedy, scores
+from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.frames import Candidate, Verdict
 from dsd_core.decoding.ids import NodeId, TokenId
-from dsd_core.decoding.sampling import SamplingParams
 
 
 @dataclass(frozen=True, slots=True)

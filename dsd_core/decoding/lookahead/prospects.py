@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import exp, log
 
 from dsd_core.decoding.ids import ROOT, NodeId
-from dsd_core.decoding.reliability import Reliability
+from dsd_core.decoding.lookahead.reliability import Reliability
 from dsd_core.decoding.tree import TokenTree, TreeNode
 
 _NEVER = 1e-12

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from dsd_core import embedded
-from dsd_core.decoding.placement import Claim, Machine, ModelSize, better_span, binding, choose_span
+from dsd_core.decoding.chains.placement import Claim, Machine, ModelSize, better_span, binding, choose_span
 from dsd_core.errors import InvalidWeights, ModelNotFound, UnsupportedModel
 from dsd_core.membership.ids import PeerId
 from dsd_core.membership.needs import WantedModel, claims, layer_seconds, wanted_model

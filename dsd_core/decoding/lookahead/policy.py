@@ -11,7 +11,7 @@ from dsd_core.decoding.events import Origin
 from dsd_core.decoding.frames import ComputeTime
 from dsd_core.decoding.ids import LaneId, NodeId, TokenId
 from dsd_core.decoding.lane import Lane
-from dsd_core.decoding.line_fit import LineFit
+from dsd_core.decoding.lookahead.line_fit import LineFit
 from dsd_core.decoding.tree import TokenTree, TreeNode
 
 

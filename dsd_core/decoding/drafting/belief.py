@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsd_core.decoding.contexts import MAX_CANDIDATES, Candidates
-from dsd_core.decoding.coupling import Scores
+from dsd_core.decoding.choice.coupling import Scores
+from dsd_core.decoding.drafting.contexts import MAX_CANDIDATES, Candidates
 from dsd_core.decoding.events import DraftedToken
 from dsd_core.decoding.ids import TokenId
 

@@ -16,7 +16,7 @@ from dsd_core.network.last_swarm import LastSwarm
 from dsd_core.network.seeds import Seeds
 from dsd_core.network.swarm_secret import SECRET_BYTES, swarm_id
 from dsd_core.network.transport import Secure
-from dsd_node.gossip import Gossiper
+from dsd_node.membership.gossip import Gossiper
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Seat:
             for seed, peer in self._seeds.peers.items():
                 tasks.create_task(self._introduce(seed, peer))
             if on_lan and not address.is_loopback and address.is_ipv4:
-                from dsd_node.lan import lan  # of no use to those who stay on their machine
+                from dsd_node.membership.lan import lan  # of no use to those who stay on their machine
 
                 found = lan(self._transport.peer_id, self._seeds.swarm or b"", address, self.gossiper.introduce)
                 try:

@@ -8,8 +8,8 @@ becomes a branch like others, found again or freed by the next `keep`.
 
 from collections.abc import Iterator, Sequence
 
-from dsd_core.decoding.belief import Belief
-from dsd_core.decoding.contexts import Contexts
+from dsd_core.decoding.drafting.belief import Belief
+from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.frames import Frame, FrameNode
 from dsd_core.decoding.ids import ROOT, NodeId, TokenId
 from dsd_core.decoding.prefix import common_prefix

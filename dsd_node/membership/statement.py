@@ -10,7 +10,7 @@ from dsd_core.model.source import ModelSource
 from dsd_core.network.address import Address
 from dsd_core.wire.records import MAX_MODEL_CHARACTERS
 from dsd_node.engine import Engine
-from dsd_node.place import Place
+from dsd_node.membership.place import Place
 from dsd_node.quotas import Quotas
 
 

@@ -13,7 +13,7 @@ from dsd_core.wire.records import signed_to_wire
 from dsd_core.wire.v1 import peer_pb2, peer_pb2_grpc
 from dsd_node.answering import answering
 from dsd_node.dial_back import DialBack, calling_host
-from dsd_node.gossip import Gossiper
+from dsd_node.membership.gossip import Gossiper
 
 Context: TypeAlias = Any
 """gRPC's, which differs in type parameters from method to method."""

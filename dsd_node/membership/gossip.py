@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import grpc.aio
 
-from dsd_core.decoding.round_trips import RoundTrips
+from dsd_core.decoding.chains.round_trips import RoundTrips
 from dsd_core.errors import DsdError, PeerLost
 from dsd_core.membership.events import (
     Action,
@@ -44,7 +44,7 @@ from dsd_core.wire import VERSIONS
 from dsd_core.wire.gossip import request_to_wire, response_from_wire
 from dsd_core.wire.records import MAX_ROUND_TRIPS
 from dsd_core.wire.v1 import peer_pb2
-from dsd_node.statement import Statement
+from dsd_node.membership.statement import Statement
 
 log = logging.getLogger(__name__)
 

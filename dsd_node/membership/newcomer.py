@@ -7,9 +7,9 @@ from functools import partial
 
 from dsd_core.membership.ids import PeerId
 from dsd_core.membership.record import PeerRecord
-from dsd_node.gossip import Gossiper
-from dsd_node.place import Place
-from dsd_node.statement import Statement
+from dsd_node.membership.gossip import Gossiper
+from dsd_node.membership.place import Place
+from dsd_node.membership.statement import Statement
 
 MAX_CLAIMS = 8
 """So often a newcomer goes out of the way; then it loads, and the swarm holds something twice."""

@@ -14,9 +14,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dsd_core.decoding.choice.importance import importance
 from dsd_core.decoding.frames import Verdict
 from dsd_core.decoding.ids import TokenId
-from dsd_core.decoding.importance import importance
 from dsd_core.decoding.tree import TreeNode
 from dsd_core.errors import UsageError
 

@@ -1,10 +1,10 @@
 """N-gram lookup, alone and beside a model, and what makes a drafter of whatever guesses the next token."""
 
-from dsd_core.decoding.contexts import Candidates, Contexts, Guesser, Proposal
+from dsd_core.decoding.drafting.contexts import Candidates, Contexts, Guesser, Proposal
+from dsd_core.decoding.drafting.hit_rates import HitRates
+from dsd_core.decoding.drafting.ngram import NgramIndex
 from dsd_core.decoding.events import DraftedToken
-from dsd_core.decoding.hit_rates import HitRates
 from dsd_core.decoding.ids import TokenId
-from dsd_core.decoding.ngram import NgramIndex
 
 
 class NgramGuesser:

@@ -18,16 +18,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from dsd_core.decoding.estimates import Estimates
 from dsd_core.decoding.events import Origin
 from dsd_core.decoding.frames import ComputeTime
-from dsd_core.decoding.guard import Guard
 from dsd_core.decoding.ids import LaneId, NodeId, TokenId
 from dsd_core.decoding.lane import Lane
-from dsd_core.decoding.lookahead import Blocking, DraftLength, Lookahead, Move, Propose, Verify, View
-from dsd_core.decoding.pace import Pace, Passage
-from dsd_core.decoding.plan import Measurements, Plan, best_blocking, plan
-from dsd_core.decoding.prospects import Prospect, Prospects
+from dsd_core.decoding.lookahead.estimates import Estimates
+from dsd_core.decoding.lookahead.guard import Guard
+from dsd_core.decoding.lookahead.pace import Pace, Passage
+from dsd_core.decoding.lookahead.plan import Measurements, Plan, best_blocking, plan
+from dsd_core.decoding.lookahead.policy import Blocking, DraftLength, Lookahead, Move, Propose, Verify, View
+from dsd_core.decoding.lookahead.prospects import Prospect, Prospects
 from dsd_core.decoding.tree import TreeNode
 
 CANDIDATES = 4

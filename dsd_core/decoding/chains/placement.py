@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dsd_core.decoding.flow import Flow, Held
+from dsd_core.decoding.chains.flow import Flow, Held
 from dsd_core.errors import OutOfCapacity
 
 GAIN_TO_MOVE = 4 / 3

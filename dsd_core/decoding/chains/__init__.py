@@ -1,0 +1,1 @@
+"""Which peers hold which layers, and which of them a session goes through."""

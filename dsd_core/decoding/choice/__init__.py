@@ -1,0 +1,1 @@
+"""What a session's target chooses at a position, and what may stand beside it."""

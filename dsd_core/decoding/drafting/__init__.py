@@ -1,0 +1,1 @@
+"""What drafters propose, and how sure they are."""

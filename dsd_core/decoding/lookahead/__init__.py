@@ -1,0 +1,1 @@
+"""When to draft and what to send."""

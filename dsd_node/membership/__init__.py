@@ -1,0 +1,1 @@
+"""A node's part in the swarm: whom it knows, what it says of itself, which layers it takes."""

@@ -90,7 +90,7 @@ class Auditor:
                 async with asyncio.timeout(AUDIT_SECONDS):
                     await self._audit(claim)
             except (DsdError, TimeoutError) as error:
-                log.info("an audit came to nothing: %s", error or "it took too long")
+                log.debug("an audit came to nothing: %s", error or "it took too long")
             finally:
                 self._claims.task_done()
 

@@ -40,12 +40,15 @@ class Ended:
 class Commands:
     """Starts commands in processes that bear a mark, so that whatever they start can be found."""
 
+    data_home: Path
+    """Keys, and what is remembered, are of one test alone."""
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, program: str, *arguments: str, **options: object) -> subprocess.Popen[str]:
         given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         environment = os.environ | {MARK: self.mark, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+        environment |= {"XDG_DATA_HOME": str(self.data_home)}
         command = [sys.executable, "-m", program.replace("-", "_"), *arguments]
         process = subprocess.Popen(command, **given | {"env": environment} | options)  # type: ignore[call-overload]
         self.started.append(process)
@@ -84,8 +87,8 @@ def _environment(pid: int) -> bytes:
 
 
 @pytest.fixture
-def commands() -> Iterator[Commands]:
-    commands = Commands()
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    commands = Commands(tmp_path_factory.mktemp("data"))
     yield commands
     commands.stop()
 

@@ -17,6 +17,7 @@ from dsd_client.gateway import server
 from dsd_client.gateway.edge import MAX_BODY_BYTES
 from dsd_client.gateway.requests import _UNSUPPORTED
 from dsd_core.errors import AddressInUse, UsageError
+from dsd_core.network import http_server
 from tests.conftest import POSITIONS, InProcessSwarm, TinyModel
 from tests.gateway.conftest import ServedGateway, served
 
@@ -214,5 +215,5 @@ def test_none_is_required_on_loopback(host: str) -> None:
 
 
 def test_an_address_in_use() -> None:
-    with server.listen("127.0.0.1", 0) as taken, pytest.raises(AddressInUse, match="--port"):
-        server.listen("127.0.0.1", taken.getsockname()[1])
+    with http_server.listen("127.0.0.1", 0) as taken, pytest.raises(AddressInUse, match="try another"):
+        http_server.listen("127.0.0.1", taken.getsockname()[1])

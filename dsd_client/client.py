@@ -33,7 +33,7 @@ from dsd_core.decoding.choice.audit import AUDIT_TOLERANCE_NATS, FLOOR
 from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.lookahead.policy import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
-from dsd_core.decoding.lookahead.streaming import CANDIDATES, Streaming
+from dsd_core.decoding.lookahead.streaming import CANDIDATES, Experience, Streaming
 from dsd_core.decoding.session import Session, SessionConfig
 from dsd_core.errors import OutOfCapacity, UsageError
 from dsd_core.model.tokenizer import vocabulary_hash
@@ -54,6 +54,8 @@ MAX_LANES = 16
 AUTO_LANES = 1
 """Of those policies that there are, none sends by more than one."""
 TIMEOUT_SECONDS = 60.0
+MOST_CHAINS = 16
+"""Whose speed is remembered from one conversation to the next."""
 
 _NEAR_TIE_NATS = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 
@@ -131,6 +133,8 @@ class Client:
         self._target: TargetModel | None = None
         self._drafter: DrafterSource | None = None
         self._relaxer: Relaxer | None = None
+        self._experience: dict[tuple[object, ...], Experience] = {}
+        """What was learnt of each chain of stages, by its addresses and the candidates drafted."""
 
     async def __aenter__(self) -> "Client":
         ends = transport(self._data_dir, insecure_loopback=self._insecure_loopback, secret=self._seeds.secret)
@@ -240,9 +244,16 @@ class Client:
             standby=options.get("standby", 0),
             near_tie_nats=_NEAR_TIE_NATS[link.stages[0].dtype.value],
         )
+        learnt_on = (*link.addresses, candidates)
+        if isinstance(policy, Streaming):
+            policy = Streaming(candidates, options.get("lookahead"), self._experience.pop(learnt_on, None))
         session = Session(policy, config, relaxation.rule)
         async with Conversation(session, link, source, drafter, timeout=self._timeout) as conversation:
             yield AnswerStream(conversation, self.target, rule, relaxation, logprobs, self._auditor)
+        if isinstance(policy, Streaming):
+            self._experience[learnt_on] = policy.experience
+            while len(self._experience) > MOST_CHAINS:
+                del self._experience[next(iter(self._experience))]
 
     def _start_auditing(self, tolerance: float) -> None:
         # Without TLS every peer passes for the same one, so there is nobody to blame.

@@ -16,7 +16,8 @@ Laws:
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 
 from dsd_core.decoding.events import Origin
 from dsd_core.decoding.frames import ComputeTime
@@ -41,19 +42,31 @@ NOTHING_KNOWN = Plan(threshold=1.0, frame_nodes=1)
 """Before the first verdict: the tip alone, while the drafter goes on."""
 
 
+@dataclass(slots=True)
+class Experience:
+    """What a session has learnt that the next one need not learn again."""
+
+    estimates: Estimates = field(default_factory=Estimates)
+    guard: Guard = field(default_factory=Guard)
+
+
 class Streaming(Lookahead):
     """`streaming`. Draft trees grow best-first by joint probability, `candidates` wide at most. A frame holds up to `lookahead`
     nodes; None: as many as pay."""
 
-    def __init__(self, candidates: int = CANDIDATES, lookahead: int | None = None) -> None:
+    def __init__(
+        self, candidates: int = CANDIDATES, lookahead: int | None = None, experience: "Experience | None" = None
+    ) -> None:
         self.wake_at: float | None = None
         self._candidates = candidates
         self._lookahead = lookahead
-        self._estimates = Estimates()
+        learnt = deepcopy(experience) or Experience()
+        self._estimates = learnt.estimates
         self._measured: Measurements | None = None
         """What the plan was made for."""
         self._plan = NOTHING_KNOWN
-        self._guard = Guard()
+        self._guard = learnt.guard
+        self._guard.pause()
         self._fallback = Blocking(_BestLength(self._estimates))
         self._falls_back = False
         self._paces: defaultdict[LaneId, Pace] = defaultdict(Pace)
@@ -64,6 +77,11 @@ class Streaming(Lookahead):
         self._new_tokens = 0
         self._branches = 1
         """Of the latest draft step."""
+
+    @property
+    def experience(self) -> Experience:
+        """For the next session that streams over the same machines."""
+        return Experience(self._estimates, self._guard)
 
     # -- what to do ----------------------------------------------------------------------------------------------------
 
@@ -84,7 +102,9 @@ class Streaming(Lookahead):
             self._guard.on_tokens(self._new_tokens, view.now)
         self._new_tokens = 0
         if self._guard.is_due:
-            self._guard.decide(best_blocking(self._estimates.measurements()).seconds_a_token)
+            measured = self._estimates.measurements()
+            measured = replace(measured, acceptance=self._guard.acceptance(measured.acceptance))
+            self._guard.decide(best_blocking(measured).seconds_a_token)
         self._falls_back = self._guard.engaged and (self._falls_back or not view.tree.tip.children)
 
     def _one_at_a_time(self, view: View) -> Sequence[Move]:
@@ -216,6 +236,8 @@ class Streaming(Lookahead):
 
     def on_judged(self, candidates: Sequence[TreeNode], choice: TokenId) -> None:
         self._estimates.on_judged(candidates, choice)
+        if candidates:
+            self._guard.on_judged(right=any(node.rank == 0 and node.token == choice for node in candidates))
 
     def on_committed(self, origin: Origin) -> None:
         self._new_tokens += 1

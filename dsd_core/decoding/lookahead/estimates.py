@@ -17,6 +17,8 @@ _LEAST = 1 / 64
 """No stage computes a node more in less than this share of its time for one. What is measured as less is noise."""
 _KEEP = 1 - 1 / 256
 _SUREST = 0.99
+_CROWDING_WEIGHT = 1 / 16
+_MOST_CROWDED = 8.0
 
 
 def _line() -> LineFit:
@@ -48,6 +50,9 @@ class Estimates:
     _compute: LineFit = field(default_factory=_line)
     """The same over all stages."""
     _transit: Transit = field(default_factory=Transit)
+    _crowding: float = 0.0
+    """How many services of the slowest stage a frame waits for others, on average: what stages say of their own computing
+    leaves out the machine that they share, and all that handles a frame beside."""
     _known: bool = False
     _right: float = 3.5
     _judged: float = 5.0
@@ -69,8 +74,8 @@ class Estimates:
         return self._draft.slope / step if step > 0 else _GROWTH
 
     def service(self, nodes: int) -> float:
-        """Seconds of a frame at the slowest stage."""
-        return self._slowest.at(nodes)
+        """Seconds of a frame at the slowest stage, others that crowd it included."""
+        return self._slowest.at(nodes) * (1 + self._crowding)
 
     def round_trip(self, nodes: int) -> float:
         """Seconds of a frame that meets no other."""
@@ -103,6 +108,9 @@ class Estimates:
             return
         self._known = True
         self._transit.add(seconds - time.total)
+        if is_usual and time.slowest > 0:
+            waited = (seconds - time.total - self._transit.seconds) / time.slowest
+            self._crowding += _CROWDING_WEIGHT * (min(max(waited, 0.0), _MOST_CROWDED) - self._crowding)
         for fit, spent in ((self._slowest, time.slowest), (self._compute, time.total)):
             if not fit.weight:
                 fit.assume(nodes, spent, _GROWTH)

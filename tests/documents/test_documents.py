@@ -1,10 +1,12 @@
 """Every command and program in the documents is run; those that need other machines or a hub are parsed."""
 
+import os
 import re
 import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import dropwhile, takewhile
@@ -77,11 +79,14 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def nodes(starts: list[list[str]]) -> Iterator[None]:
-    started = [
-        subprocess.Popen([sys.executable, "-m", "dsd_node", *start[1:]], stderr=subprocess.PIPE, text=True) for start in starts
-    ]
+    """Each with a key of its own, as on machines of their own, and one after the other."""
+    homes, started = tempfile.TemporaryDirectory(), list[subprocess.Popen[str]]()
     try:
-        for node in started:
+        for number, start in enumerate(starts):
+            command = [sys.executable, "-m", "dsd_node", *start[1:]]
+            environment = os.environ | {"XDG_DATA_HOME": f"{homes.name}/{number}"}
+            node = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+            started.append(node)
             assert node.stderr is not None
             assert any("ready" in line for line in node.stderr)
         yield
@@ -89,6 +94,7 @@ def nodes(starts: list[list[str]]) -> Iterator[None]:
         for node in started:
             node.terminate()
             node.communicate()
+        homes.cleanup()
 
 
 def test_own_swarm_and_program() -> None:

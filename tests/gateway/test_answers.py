@@ -214,14 +214,14 @@ async def test_a_stream_ends_with_our_figures(openai: AsyncOpenAI, model: str) -
 
 async def test_a_gateway_that_accepts_adaptively_says_what_it_gave_away(client: Client) -> None:
     """Of all answers together, and of each token."""
-    lax: Any = {"acceptance": "adaptive", "tolerance": 20.0, "latency_factor": 1.0, "candidates": 1}
+    lax: Any = {"acceptance": "adaptive", "tolerance": 20.0, "latency_factor": 1.0, "speculation": "blocking", "lookahead": 4}
     async with served(client, options=lax) as gateway, gateway.openai() as openai:
         asked: Any = {"model": gateway.model, "prompt": PROMPT, "max_tokens": 40, "n": 4, "temperature": 0.9, "seed": 7}
         said: Any = await openai.completions.create(**asked, extra_body={"dsd": {"tokens": True}})
     told = said.model_extra["dsd"]
     assert (told["acceptance_mode"], told["tolerance"], told["latency_factor"]) == ("adaptive", 20.0, 1.0)
-    assert told["relaxed"] == [token["origin"] for token in told["tokens"]].count("relaxed") > 1
-    assert told["drift_nats"] > told["drift_max_nats"] > 0
+    assert told["relaxed"] == [token["origin"] for token in told["tokens"]].count("relaxed") > 0
+    assert told["drift_nats"] >= told["drift_max_nats"] > 0
 
 
 # -- many --------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from dsd_core.errors import InvalidWeights, OutOfCapacity, UnsupportedModel
 from dsd_core.model import attention, shortcuts
 from dsd_core.model.checkpoint import Checkpoint, Piece, Progress
 from dsd_core.model.families import Family, family_of, span_config
+from dsd_core.model.linear import Layout, Layouts
 from dsd_core.model.memory import available_bytes
 from dsd_core.model.repository import one_line
 from dsd_core.model.source import ModelSource
@@ -27,13 +28,9 @@ class Decoder:
     """transformers' base model."""
     forward: Callable[..., Any]
     """Calls it: token ids or hidden states to hidden states."""
-    head: torch.Tensor | None
-    """[vocab_size, hidden_size] where the span ends the model. It may be the embedding itself."""
-
-    @property
-    def weight_bytes(self) -> int:
-        weights = [*self.base.parameters()] + ([] if self.head is None else [self.head])
-        return sum({weight.data_ptr(): weight.nbytes for weight in weights}.values())
+    head: Layout | None
+    """Hidden states to scores, where the span ends the model."""
+    weight_bytes: int
 
 
 def load_decoder(
@@ -49,7 +46,22 @@ def load_decoder(
     pieces = _materialize_parameters(base, checkpoint, layers, dtype, device)
     head = None if head_name is None else _materialize_head(source, pieces, head_name, dtype, device)
     checkpoint.read(pieces, progress)
-    return Decoder(base, shortcuts.take(base), head)
+    pieces.clear()  # or no weight could be freed when its layout changes
+    weight_bytes = _weight_bytes(base, head)
+    layouts = Layouts()
+    layouts.replace_in(base)
+    scored_by = None if head is None else Layout(head, None) if _is_shared(head, base) else layouts.of(head)
+    return Decoder(base, shortcuts.take(base), scored_by, weight_bytes)
+
+
+def _weight_bytes(base: Any, head: torch.Tensor | None) -> int:
+    weights = [*base.parameters()] + ([] if head is None else [head])
+    return sum({weight.data_ptr(): weight.nbytes for weight in weights}.values())
+
+
+def _is_shared(head: torch.Tensor, base: Any) -> bool:
+    """Whether it is the embedding too: in another layout the two would be held twice."""
+    return any(weight.data_ptr() == head.data_ptr() for weight in base.parameters())
 
 
 def _build(config: Any, family: Family, layers: range, dtype: torch.dtype) -> Any:

@@ -115,7 +115,7 @@ class Span:
         """Scores [rows, vocab_size] in float32 on the CPU for rows of `forward`. Only where the span ends the model."""
         if self._decoder.head is None:
             raise ValueError(f"layers {self.layers.start}:{self.layers.stop} do not end the model: they have no head")
-        scores = torch.nn.functional.linear(hidden.to(self.device, self.dtype), self._decoder.head).float()
+        scores = self._decoder.head(hidden.to(self.device, self.dtype)).float()
         return _scaled(scores, self._config).cpu()
 
     def _forward_one(self, rows: SpanInput) -> torch.Tensor:

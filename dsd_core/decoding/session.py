@@ -333,7 +333,7 @@ class Session:
         drift = forgiven.drift if forgiven else 0.0
         if candidates:
             self._policy.on_judged(candidates, node.token)
-        self._count_waste(below for below in self.tree.drafts() if not self._is_below(below, node))
+        self._count_waste(self.tree.drafts(beside=node.id))
         self.tree.commit(node)
         for lane in self._lanes.all:
             lane.forget_dropped(self.tree)
@@ -355,11 +355,6 @@ class Session:
         if hit is not None and hit.rank == 0:
             return Origin.ACCEPTED
         return Origin.RECOVERED if tip.children else Origin.BONUS
-
-    def _is_below(self, node: TreeNode, ancestor: TreeNode) -> bool:
-        while node.position > ancestor.position:
-            node = self.tree[node.parent]
-        return node.id == ancestor.id
 
     def _count_waste(self, dropped: Iterable[TreeNode]) -> None:
         self.counts.wasted += sum(self._lanes.have_seen(node.id) for node in dropped)

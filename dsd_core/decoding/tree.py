@@ -87,9 +87,10 @@ class TokenTree:
         self._forget_children(self.tip.id)
         self.tip.expanded = False
 
-    def drafts(self) -> Iterator[TreeNode]:
-        """Every node below the tip, parents before children, first candidates first."""
-        queue = list(self.tip.children)
+    def drafts(self, beside: NodeId | None = None) -> Iterator[TreeNode]:
+        """Every node below the tip, parents before children, first candidates first. With `beside`, a child of the tip,
+        only those that are neither that node nor below it."""
+        queue = [child for child in self.tip.children if child != beside]
         while queue:
             node = self._nodes[queue.pop(0)]
             yield node

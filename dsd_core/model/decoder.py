@@ -16,7 +16,7 @@ from dsd_core.errors import InvalidWeights, OutOfCapacity, UnsupportedModel
 from dsd_core.model import attention, shortcuts
 from dsd_core.model.checkpoint import Checkpoint, Piece, Progress
 from dsd_core.model.families import Family, family_of, span_config
-from dsd_core.model.linear import Layout, Layouts
+from dsd_core.model.linear import PLAIN, Layout, Layouts
 from dsd_core.model.memory import available_bytes
 from dsd_core.model.repository import one_line
 from dsd_core.model.source import ModelSource
@@ -50,8 +50,8 @@ def load_decoder(
     weight_bytes = _weight_bytes(base, head)
     layouts = Layouts()
     layouts.replace_in(base)
-    scored_by = None if head is None else Layout(head, None) if _is_shared(head, base) else layouts.of(head)
-    return Decoder(base, shortcuts.take(base), scored_by, weight_bytes)
+    laid_out_head = None if head is None else _lay_out_head(base, head, layouts)
+    return Decoder(base, shortcuts.take(base), laid_out_head, weight_bytes)
 
 
 def _weight_bytes(base: Any, head: torch.Tensor | None) -> int:
@@ -59,9 +59,14 @@ def _weight_bytes(base: Any, head: torch.Tensor | None) -> int:
     return sum({weight.data_ptr(): weight.nbytes for weight in weights}.values())
 
 
-def _is_shared(head: torch.Tensor, base: Any) -> bool:
-    """Whether it is the embedding too: in another layout the two would be held twice."""
-    return any(weight.data_ptr() == head.data_ptr() for weight in base.parameters())
+def _lay_out_head(base: Any, head: torch.Tensor, layouts: Layouts) -> Layout:
+    embedding = base.get_input_embeddings()
+    if isinstance(embedding, nn.Identity) or embedding.weight.data_ptr() != head.data_ptr():
+        return layouts.of(head)
+    # One tensor stays one: rows can be looked up in it whichever way it lies, as long as it lies plainly.
+    laid_out = layouts.of(head, kinds=PLAIN)
+    embedding.weight = nn.Parameter(laid_out.weight, requires_grad=False)
+    return laid_out
 
 
 def _build(config: Any, family: Family, layers: range, dtype: torch.dtype) -> Any:

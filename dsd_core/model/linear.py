@@ -7,6 +7,7 @@ processors.
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,16 +48,22 @@ class Packed(Layout):
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__(torch.ops.mkldnn._reorder_linear_weight(weight, max(FRAME_NODES)), bias)
+        self._multiply = torch.ops.mkldnn._linear_pointwise.default  # to look it up takes as long as a small product
 
     def forward(self, rows: Rows) -> torch.Tensor:
-        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, "none", [], "")
+        product: torch.Tensor = self._multiply(rows, self.weight, self.bias, "none", [], "")
         return product
+
+
+PLAIN: tuple[type[Layout], ...] = (Layout, ByColumns)
+"""Those that hold a weight as an ordinary tensor."""
 
 
 class Layouts:
     """Chooses for each shape once. On a GPU, and for small matrices, all weights stay as they are."""
 
     def __init__(self) -> None:
+        self._kinds = (*PLAIN, Packed) if _has_one_dnn() else PLAIN
         self._chosen: dict[tuple[torch.Size, torch.dtype, bool], type[Layout]] = {}
 
     def replace_in(self, base: nn.Module) -> None:
@@ -68,13 +75,17 @@ class Layouts:
     def _of_module(self, linear: Any) -> Layout:
         return self.of(linear.weight, linear.bias)
 
-    def of(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Layout:
-        """The fastest layout of a weight, for weights of its shape."""
+    def of(
+        self, weight: torch.Tensor, bias: torch.Tensor | None = None, kinds: Sequence[type[Layout]] | None = None
+    ) -> Layout:
+        """The fastest layout of a weight, for weights of its shape. One of `kinds` where they are given."""
         if not _matters(weight):
             return Layout(weight, bias)
+        if kinds is not None:
+            return _fastest(weight, bias, kinds)(weight, bias)
         shape = (weight.shape, weight.dtype, bias is not None)
         if shape not in self._chosen:
-            self._chosen[shape] = _fastest(weight, bias)
+            self._chosen[shape] = _fastest(weight, bias, self._kinds)
         return self._chosen[shape](weight, bias)
 
 
@@ -87,8 +98,7 @@ def _matters(weight: torch.Tensor) -> bool:
 
 
 @torch.inference_mode()
-def _fastest(weight: torch.Tensor, bias: torch.Tensor | None) -> type[Layout]:
-    kinds = [Layout, ByColumns, Packed] if _has_one_dnn() else [Layout, ByColumns]
+def _fastest(weight: torch.Tensor, bias: torch.Tensor | None, kinds: Sequence[type[Layout]]) -> type[Layout]:
     return min(kinds, key=lambda kind: _seconds(kind(weight, bias), weight))
 
 

@@ -29,6 +29,8 @@ def take(base: Any) -> Callable[..., Any]:
             module.forward = _fused(module)
         elif module is not base:
             module.__class__ = _called_directly(type(module))  # type: ignore[arg-type]  # classes are hashable
+        # torch finds parts of a module only after a search has failed.
+        vars(module).update({name: part for name, part in module._modules.items() if part is not None})
     return MethodType(_unwrapped(type(base).forward), base)
 
 

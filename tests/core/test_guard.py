@@ -23,8 +23,32 @@ def test_it_engages_when_streaming_is_slower_than_promised_and_then_tries_again(
 
 def test_it_leaves_alone_what_is_fast_enough() -> None:
     guard = Guard()
-    spend(guard, 0.0408, promised=0.040, start=0.0)
+    spend(guard, 0.0300, promised=0.040, start=0.0)
     assert not guard.engaged
+
+
+def test_what_is_hardly_faster_than_promised_is_tried_otherwise_and_the_trial_decides() -> None:
+    guard = Guard()
+    now = spend(guard, 0.0390, promised=0.040, start=0.0)
+    assert guard.engaged, "a trial"
+    now = spend(guard, 0.0350, promised=0.040, start=now)
+    assert not guard.engaged
+    now = spend(guard, 0.0390, promised=0.040, start=now)
+    assert guard.engaged, "one frame at a time took less than it promises, and less than streaming"
+    now = spend(guard, 0.0350, promised=0.040, start=now)
+    started = now
+    now = spend(guard, 0.0390, promised=0.040, start=now)
+    assert guard.engaged
+    assert spend(guard, 0.0350, promised=0.040, start=now) - now > now - started, "each failure in a row counts for more"
+
+
+def test_a_trial_that_shows_nothing_better_is_not_repeated_soon() -> None:
+    guard, now = Guard(), 0.0
+    engaged = []
+    for _ in range(12):
+        now = spend(guard, 0.0410 if guard.engaged else 0.0390, promised=0.040, start=now)
+        engaged.append(guard.engaged)
+    assert engaged == [True] + [False] * 11
 
 
 def test_what_was_measured_counts_for_more_than_what_was_promised() -> None:
@@ -44,5 +68,5 @@ def test_a_pause_is_nobodys_speed() -> None:
         for _ in range(10):
             now += 0.01
             guard.on_tokens(1, now)
-    guard.decide(promised=0.0099)
+    guard.decide(promised=0.0130)
     assert not guard.engaged

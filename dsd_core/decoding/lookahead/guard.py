@@ -1,4 +1,8 @@
-"""The promise: never slower than plain decoding or the best blocking speculation."""
+"""The promise: never slower than plain decoding or the best blocking speculation.
+
+    streaming --slower than one frame at a time is expected to be--> engaged, twice as long after each failure in a row
+    streaming --hardly faster than expected--> engaged for a trial: what it really takes corrects what is expected
+"""
 
 from dataclasses import dataclass
 
@@ -7,8 +11,15 @@ TOKENS = 96
 MOST_TOKENS = 3072
 """For how many it stays engaged at most: each failure of streaming in a row doubles it."""
 TOLERANCE = 1.03
-FADING = 0.8
-"""What a slow fallback counts for, each time that streaming was good enough: what made it slow may be gone."""
+NEAR = 0.87
+"""From this share of what is expected on, it is worth finding out: the sums leave out whatever processes share, and streaming
+shares more than one frame at a time does."""
+TRIAL_TOKENS = 48
+TRIAL_AFTER = 16
+"""So many decisions pass before the next trial."""
+FADING = 0.9
+"""What a correction still counts for, each time that streaming was good enough: what made sums wrong may be gone."""
+MOST_WRONG = 2.0
 
 
 @dataclass(slots=True)
@@ -21,14 +32,17 @@ class Guard:
     engaged: bool = False
     engagements: int = 0
     _stay: int = TOKENS // 2
-    """For how many tokens it was engaged last."""
+    """For how many tokens it was engaged last, trials aside."""
+    _is_trial: bool = False
     _right: int = 0
     _judged: int = 0
     _tokens: int = 0
     _seconds: float = 0.0
     _last: float | None = None
-    _fallback: float = 0.0
-    """Seconds a token when it was last engaged. What was measured counts for more than what was promised."""
+    _correction: float = 1.0
+    """What one frame at a time took when it was last engaged, as a share of what was promised then."""
+    _untried: int = TRIAL_AFTER
+    """Decisions since a trial."""
 
     def pause(self) -> None:
         self._last = None
@@ -36,7 +50,9 @@ class Guard:
     @property
     def is_due(self) -> bool:
         """Enough tokens have been seen to decide."""
-        return self._tokens >= (self._stay if self.engaged else TOKENS)
+        if self.engaged:
+            return self._tokens >= (TRIAL_TOKENS if self._is_trial else self._stay)
+        return self._tokens >= TOKENS
 
     def acceptance(self, otherwise: float) -> float:
         """The share of right first candidates among these very tokens: luck with the text is no merit of a way to decode."""
@@ -59,13 +75,22 @@ class Guard:
         seconds_a_token = self._seconds / self._tokens
         self._tokens, self._seconds = 0, 0.0
         self._right = self._judged = 0
+        self._untried += 1
+        expected = promised * self._correction
         if self.engaged:
-            self._fallback = seconds_a_token
-            self.engaged = False
-        elif seconds_a_token > TOLERANCE * max(promised, self._fallback):
-            self.engaged = True
-            self.engagements += 1
+            self.engaged = self._is_trial = False
+            self._correction = min(max(seconds_a_token / promised, 1 / MOST_WRONG), MOST_WRONG)
+        elif seconds_a_token > TOLERANCE * expected:
             self._stay = min(2 * self._stay, MOST_TOKENS)
+            self._engage()
+        elif seconds_a_token > NEAR * expected and self._untried > TRIAL_AFTER:
+            self._is_trial = True
+            self._engage()
         else:
             self._stay = TOKENS // 2
-            self._fallback *= FADING
+            self._correction **= FADING
+
+    def _engage(self) -> None:
+        self.engaged = True
+        self.engagements += 1
+        self._untried = 0

@@ -1,6 +1,6 @@
 """The same numbers with less interpreting: for one token, half of a small model's time goes into calling, not computing.
 
-Nothing here knows a family. A module is replaced only where the replacement gives the same bits, and left alone elsewhere.
+Nothing here knows a family. A part is replaced only where the replacement gives the same, and left alone elsewhere.
 """
 
 from collections.abc import Callable
@@ -8,9 +8,10 @@ from functools import cache
 from types import MethodType
 from typing import Any
 
-import torch
 from torch import nn
-from torch.nn import functional
+
+from dsd_core.model.norm import fast_norm
+from dsd_core.model.rotary import RotaryTable
 
 WRAPPERS = {
     "merge_with_config_defaults.<locals>.wrapper",
@@ -24,14 +25,23 @@ def take(base: Any) -> Callable[..., Any]:
     """Replace what can be replaced in a base model whose weights have been read. Returns what to call it by."""
     if isinstance(getattr(base, "layers", None), nn.ModuleList):
         base.layers = WholeLayers(base.layers)
+    for module in list(base.modules()):
+        for name, part in list(module.named_children()):
+            setattr(module, name, _replaced(part))
     for module in base.modules():
-        if type(module).__name__.endswith("RMSNorm") and _fuses(module):
-            module.forward = _fused(module)
-        elif module is not base:
+        if module is not base:
             module.__class__ = _called_directly(type(module))  # type: ignore[arg-type]  # classes are hashable
-        # torch finds parts of a module only after a search has failed.
-        vars(module).update({name: part for name, part in module._modules.items() if part is not None})
+        # torch finds the parts of a module only after a search has failed.
+        vars(module).update(module.named_children())
+    _look_up_plainly(getattr(base, "config", None))
     return MethodType(_unwrapped(type(base).forward), base)
+
+
+def _replaced(module: nn.Module) -> nn.Module:
+    kind = type(module).__name__
+    if kind.endswith("RMSNorm"):
+        return fast_norm(module)
+    return RotaryTable(module) if kind.endswith("RotaryEmbedding") and RotaryTable.suits(module) else module
 
 
 @cache
@@ -46,6 +56,17 @@ def _unwrapped(forward: Any) -> Any:
     return forward
 
 
+def _look_up_plainly(config: Any) -> None:
+    """A config searches for other names and for settings of single layers at each look; ours has neither, or is left alone."""
+    if config is not None and not config.attribute_map and not config.is_heterogeneous:
+        config.__class__ = _plain(type(config))  # type: ignore[arg-type]
+
+
+@cache
+def _plain(kind: type[Any]) -> type[Any]:
+    return type(kind.__name__, (kind,), {"__getattribute__": object.__getattribute__, "__module__": kind.__module__})
+
+
 class WholeLayers(nn.ModuleList):
     """transformers slices its layers in every forward; a slice of all of them need not be a new module."""
 
@@ -55,26 +76,3 @@ class WholeLayers(nn.ModuleList):
         return super().__getitem__(index)
 
 
-def _fuses(norm: nn.Module) -> bool:
-    """One kernel gives what the norm's own seven operations give, bit for bit, on rows large, small and zero."""
-    weight = getattr(norm, "weight", None)
-    if not isinstance(weight, torch.Tensor) or _epsilon(norm) is None:
-        return False
-    rows = torch.linspace(-4, 4, 7 * weight.numel(), device=weight.device).view(7, -1).sin()
-    rows = (rows * torch.tensor([1.0, 1e-4, 1e4, 0.0, 3.0, 1e-2, 30.0], device=weight.device)[:, None]).to(weight.dtype)
-    with torch.inference_mode():
-        return torch.equal(norm(rows), _fused(norm)(rows))
-
-
-def _fused(norm: Any) -> Any:
-    shape, weight, epsilon = tuple(norm.weight.shape), norm.weight, _epsilon(norm)
-
-    def forward(rows: torch.Tensor) -> torch.Tensor:
-        return functional.rms_norm(rows, shape, weight, epsilon)
-
-    return forward
-
-
-def _epsilon(norm: Any) -> float | None:
-    epsilon = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
-    return epsilon if isinstance(epsilon, float) else None

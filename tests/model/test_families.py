@@ -111,7 +111,7 @@ def test_long_ropes_are_served_while_their_frequencies_last(make_tiny: MakeTiny,
     )
     tokens = list(np.random.default_rng(0).integers(3, VOCABULARY, 32))
     _, scores = open_session(tiny.source).feed_run(tokens, None)
-    assert_same_scores(scores, tiny.logits(tokens))
+    assert_same_scores(scores, tiny.logits(tokens), tolerance=5e-5)
     assert tiny.source.max_positions == 32
 
 

@@ -13,11 +13,11 @@ from dsd_client import Client, Origin, Result, SamplingParams
 from dsd_client import lane_link as lane_link_module
 from dsd_client import relaxation as relaxation_module
 from dsd_client.relaxation import LOCAL_HOP_SECONDS, network_seconds
+from dsd_core.decoding.choice.acceptance import LATE_WINDOW
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.frames import Candidate, Verdict
 from dsd_core.errors import UsageError
 from dsd_core.wire.codec import rule_to_wire
-from tests.client.conftest import Clients
 from tests.client.test_routes import PEERS, record, stage
 from tests.conftest import LAYERS, InProcessNode, InProcessSwarm, TinyModel
 
@@ -30,8 +30,11 @@ WARM = 0.9
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def client(clients: Clients) -> Client:
-    return await clients(2)
+async def client(swarms: dict[int, InProcessSwarm], target: TinyModel, drafter: TinyModel) -> AsyncIterator[Client]:
+    """A new one: what another has learnt of these small stages is that drafting does not pay, and then there is nothing to
+    forgive."""
+    async with Client(swarms[2].addresses, str(target), str(drafter)) as client:
+        yield client
 
 
 async def ask(client: Client, prompt: list[int], temperature: float = 0.0, **options: Any) -> Result:
@@ -54,15 +57,32 @@ async def test_what_is_forgiven_is_told(client: Client, prompt: list[int], specu
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
+@pytest.mark.parametrize("acceptance", ["adaptive", "late"])
 @pytest.mark.parametrize("strict", [{"tolerance": 0.0}, {"latency_factor": 0.0}, {"drift_budget": 0.0}])
 async def test_with_nothing_to_forgive_the_text_is_the_exact_one(
-    client: Client, prompt: list[int], temperature: float, strict: dict[str, float]
+    client: Client, prompt: list[int], temperature: float, strict: dict[str, float], acceptance: str
 ) -> None:
     exact = await ask(client, prompt, temperature)
-    adaptive = await ask(client, prompt, temperature, **LAX | strict)
+    adaptive = await ask(client, prompt, temperature, **LAX | strict | {"acceptance": acceptance})
     assert adaptive.token_ids == exact.token_ids
     assert adaptive.stats.relaxed == adaptive.stats.drift_nats == 0
     assert exact.stats.acceptance_note == ""
+
+
+@pytest.mark.parametrize("speculation", ["blocking", "streaming"])
+async def test_what_is_forgiven_late_has_its_evidence_behind_it(client: Client, prompt: list[int], speculation: str) -> None:
+    result = await ask(client, prompt, WARM, speculation=speculation, lookahead=8, **LAX | {"acceptance": "late"})
+    origins = [token.origin for token in result.tokens]
+    rows = [origins[place + 1 : place + 1 + LATE_WINDOW] for place, origin in enumerate(origins) if origin is Origin.RELAXED]
+    assert result.stats.acceptance_mode == "late"
+    assert result.stats.relaxed == len(rows) > 0
+    assert all(set(row) == {Origin.ACCEPTED} for row in rows)
+
+
+async def test_a_fixed_tolerance_is_named_as_one(client: Client, prompt: list[int]) -> None:
+    result = await ask(client, prompt, WARM, **LAX | {"acceptance": "fixed"})
+    assert result.stats.acceptance_mode == "fixed"
+    assert result.stats.relaxed > 0
 
 
 async def test_a_mode_that_forgives_nothing_is_not_called_adaptive(client: Client, prompt: list[int]) -> None:

@@ -13,9 +13,9 @@ positions after it match. In a pipeline the drafts there are being verified alre
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from dsd_core.decoding.choice.importance import importance
 from dsd_core.decoding.frames import Verdict
@@ -109,6 +109,15 @@ class Adaptive:
 
 MOST_NATS = 20.0
 """Above that anything would stand."""
+
+
+RULES: Mapping[str, Mapping[str, Any]] = {
+    "adaptive": {},
+    "late": {"window": LATE_WINDOW},
+    "fixed": {"weighs_importance": False},
+}
+"""What each lossy mode makes of Adaptive. `fixed` is what the others have to beat."""
+MODES = ("exact", *RULES)
 
 
 def latency_factor(network_seconds: float, draft_seconds: float) -> float:

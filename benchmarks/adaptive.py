@@ -24,6 +24,7 @@ from dsd_client.paired_loss import PairedLoss
 from dsd_client.questions import Questions, made_up, read_questions
 from dsd_core.decoding.choice.acceptance import LATE_WINDOW, Acceptance, Adaptive, Exact
 from dsd_core.decoding.choice.evidence import After, stands
+from dsd_core.decoding.choice.importance import KeyTokens
 from dsd_core.decoding.frames import Candidate, Verdict
 from dsd_core.decoding.ids import NodeId, TokenId
 from dsd_core.decoding.tree import TreeNode
@@ -36,7 +37,7 @@ from dsd_core.model.token_classes import key_tokens
 BATCH = 128
 NUM_NEW = 112
 TOP = 8
-TOLERANCES = (0.5, 1.0, 2.0, 3.0, 5.0)
+TOLERANCES = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 SLOWEST_MS, ROUND_TRIP_MS = 2.0, 56.0
 """τ and L of four stages with 10 ms one way, for the law's speed."""
 
@@ -222,7 +223,7 @@ def _law(share: float) -> float:
     return share * SLOWEST_MS + (1 - share) * ROUND_TRIP_MS
 
 
-def rules(key: frozenset[TokenId]) -> list[Rule]:
+def rules(key: KeyTokens) -> list[Rule]:
     made = [Rule("exact", Exact())]
     for most in TOLERANCES:
         made.append(Rule(f"adaptive {most}", Adaptive(most, key_tokens=key)))

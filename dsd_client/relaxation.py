@@ -19,6 +19,7 @@ from dsd_core.decoding.choice.acceptance import (
     Exact,
     latency_factor,
 )
+from dsd_core.decoding.choice.importance import CLASSES_UNKNOWN, KeyTokens
 from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.ids import TokenId
 from dsd_core.errors import UsageError
@@ -62,13 +63,13 @@ class Asked:
     def __post_init__(self) -> None:
         if self.acceptance not in MODES:
             raise UsageError(f"there is no acceptance {self.acceptance!r}; use {', '.join(MODES[:-1])} or {MODES[-1]}")
-        self.rule(1.0 if self.latency_factor is None else self.latency_factor, frozenset())
+        self.rule(1.0 if self.latency_factor is None else self.latency_factor, CLASSES_UNKNOWN)
 
     @property
     def is_lossy(self) -> bool:
         return self.acceptance != "exact"
 
-    def rule(self, factor: float, key_tokens: frozenset[TokenId]) -> Adaptive:
+    def rule(self, factor: float, key_tokens: KeyTokens) -> Adaptive:
         budget = math.inf if self.drift_budget is None else self.drift_budget
         return Adaptive(self.tolerance, factor, budget, key_tokens, **RULES.get(self.acceptance, {}))
 
@@ -79,7 +80,7 @@ class Relaxer:
     def __init__(self, target: TargetModel, swarm: Swarm) -> None:
         self._target = target
         self._swarm = swarm
-        self._key_tokens: asyncio.Future[frozenset[TokenId] | None] | None = None
+        self._key_tokens: asyncio.Future[KeyTokens | None] | None = None
 
     async def open(self, asked: Asked, stages: Sequence[Stage], drafter: SessionDrafter | None) -> Relaxation:
         """Fixed for the session, on its first chain of stages."""
@@ -95,10 +96,10 @@ class Relaxer:
             return Relaxation(Exact(), note="there is no latency to hide" if factor == 0 else "the tolerance is 0")
         key = await self._found_key_tokens()
         note = "" if key is not None else "the tokenizer's tokens cannot be told apart: statistics alone decide"
-        rule = asked.rule(factor, key or frozenset())
+        rule = asked.rule(factor, key or CLASSES_UNKNOWN)
         return Relaxation(rule, asked.acceptance, asked.tolerance, asked.drift_budget, factor, note)
 
-    async def _found_key_tokens(self) -> frozenset[TokenId] | None:
+    async def _found_key_tokens(self) -> KeyTokens | None:
         from dsd_core.model.token_classes import key_tokens
 
         if self._key_tokens is None:

@@ -13,11 +13,11 @@ positions after it match. In a pipeline the drafts there are being verified alre
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dsd_core.decoding.choice.importance import importance
+from dsd_core.decoding.choice.importance import CLASSES_UNKNOWN, KeyTokens, importance
 from dsd_core.decoding.frames import Verdict
 from dsd_core.decoding.ids import TokenId
 from dsd_core.decoding.tree import TreeNode
@@ -75,7 +75,7 @@ class Adaptive:
     """λ, in [0, 1]; fixed when the session opens."""
     drift_budget: float = math.inf
     """Nats that one answer may give away."""
-    key_tokens: Collection[TokenId] = frozenset()
+    key_tokens: KeyTokens = CLASSES_UNKNOWN
     weighs_importance: bool = True
     """False: one tolerance for all tokens. That is what importance has to beat."""
     window: int = 0

@@ -224,7 +224,9 @@ class Client:
         rule = _rule(sampling, MAX_TOP_COUNT if asked.is_lossy else logprobs, options.get("choice_index", 0))
         assert self._swarm is not None
         # A frame never reaches further than the answer may, so a single line of drafts takes nothing on top.
-        slack = BRANCH_SLACK if isinstance(policy, Streaming) and candidates > 1 else 0
+        # The late rule keeps the target's choice beside what it may forgive: that is a branch.
+        branches = candidates > 1 or asked.acceptance == "late"
+        slack = BRANCH_SLACK if isinstance(policy, Streaming) and branches else 0
         alone = (options.get("lanes") or AUTO_LANES) == 1 and not options.get("standby", 0)
         source = LaneSource(self._swarm, self.target.manifest_hash, rule, positions + slack, replanned=alone)
         link = await self._open(source)
@@ -249,7 +251,9 @@ class Client:
         if isinstance(policy, Streaming):
             policy = Streaming(candidates, options.get("lookahead"), self._experience.pop(learnt_on, None))
         session = Session(policy, config, relaxation.rule)
-        async with Conversation(session, link, source, drafter, timeout=self._timeout) as conversation:
+        async with Conversation(
+            session, link, source, drafter, timeout=self._timeout, auditor=self._auditor
+        ) as conversation:
             yield AnswerStream(conversation, self.target, rule, relaxation, logprobs, self._auditor)
         if isinstance(policy, Streaming):
             self._experience[learnt_on] = policy.experience

@@ -30,6 +30,9 @@ PROBES = 3
 """Of each stage and of the drafter; the least counts, so that a busy moment at either end is not taken for distance."""
 
 
+NO_LATENCY, NO_TOLERANCE, NO_BUDGET = "there is no latency to hide", "the tolerance is 0", "the drift budget is 0"
+
+
 @dataclass(frozen=True, slots=True)
 class Relaxation:
     """A conversation's rule of acceptance. `note` says why it is not what was asked for, or what it lacks."""
@@ -63,6 +66,8 @@ class Asked:
     def __post_init__(self) -> None:
         if self.acceptance not in MODES:
             raise UsageError(f"there is no acceptance {self.acceptance!r}; use {', '.join(MODES[:-1])} or {MODES[-1]}")
+        if self.drift_budget == math.inf:
+            raise UsageError("the drift budget is inf; leave it out to set no limit")
         self.rule(1.0 if self.latency_factor is None else self.latency_factor, CLASSES_UNKNOWN)
 
     @property
@@ -92,8 +97,9 @@ class Relaxer:
         if factor is None:
             measured = await self._swarm.measured_again(stages, PROBES)
             factor = latency_factor(network_seconds(measured), await _draft_seconds(drafter))
-        if factor == 0 or asked.tolerance == 0:
-            return Relaxation(Exact(), note="there is no latency to hide" if factor == 0 else "the tolerance is 0")
+        for left, why in ((factor, NO_LATENCY), (asked.tolerance, NO_TOLERANCE), (asked.drift_budget, NO_BUDGET)):
+            if left == 0:
+                return Relaxation(Exact(), note=why)
         key = await self._found_key_tokens()
         note = "" if key is not None else "the tokenizer's tokens cannot be told apart: statistics alone decide"
         rule = asked.rule(factor, key or CLASSES_UNKNOWN)

@@ -591,6 +591,12 @@ def test_a_lane_that_falls_silent_is_not_waited_for_beyond_its_deadline() -> Non
     assert committed(session.step(Tick(), session.deadline)) == [(71, Origin.RECOVERED)]
 
 
+def test_a_lane_that_drains_may_be_closed_and_is_not_waited_for() -> None:
+    session = in_flight(lax(window=2), 61, 62, 63)
+    session.step(LaneDraining(LaneId(1)), 2.5)
+    assert hear(session, LATE_VERDICTS[0]) == [(71, Origin.RECOVERED)]
+
+
 def test_an_answer_that_is_stopped_while_a_draft_waits_holds_nothing_of_it() -> None:
     session = in_flight(lax(window=2, slack=4), 61, 62, 63)
     assert hear(session, LATE_VERDICTS[0]) == []

@@ -22,7 +22,9 @@ from transformers import AutoTokenizer, DynamicCache, Qwen3ForCausalLM
 
 from dsd_client.paired_loss import PairedLoss
 from dsd_client.questions import Questions, made_up, read_questions
-from dsd_core.decoding.choice.acceptance import Acceptance, Adaptive, Exact
+from dsd_core.decoding.choice.acceptance import LATE_WINDOW, Acceptance, Adaptive, Exact
+from dsd_core.decoding.choice.evidence import After, stands
+from dsd_core.decoding.choice.importance import KeyTokens
 from dsd_core.decoding.frames import Candidate, Verdict
 from dsd_core.decoding.ids import NodeId, TokenId
 from dsd_core.decoding.tree import TreeNode
@@ -35,19 +37,17 @@ from dsd_core.model.token_classes import key_tokens
 BATCH = 128
 NUM_NEW = 112
 TOP = 8
-TOLERANCES = (0.5, 1.0, 2.0, 3.0, 5.0)
-LATE_WINDOW = 3
+TOLERANCES = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 SLOWEST_MS, ROUND_TRIP_MS = 2.0, 56.0
 """τ and L of four stages with 10 ms one way, for the law's speed."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A row of the table. `late`: forgiven only if so many positions after it match (FLy). `wrong`: its drafter always errs."""
+    """A row of the table. `wrong`: its drafter always errs."""
 
     name: str
     acceptance: Acceptance
-    late: int = 0
     wrong: bool = False
 
 
@@ -138,30 +138,34 @@ class Writer:
         if choice == draft:
             text.tokens.append(choice)
             text.drafts_right += 1
-            return self._confirm(text, waiting)
-        if waiting is not None:  # The evidence speaks against the draft: back to where it was, and the target's choice.
-            mask[waiting.column :] = 0
-            text.drafts_right -= waiting.matched
-            del text.tokens[waiting.length :]
-            text.tokens.append(waiting.choice)
-            return None
+            if waiting is None:
+                return None
+            waiting.matched += 1
+            return self._weigh(text, waiting, mask)
+        if waiting is not None:
+            return self._weigh(text, waiting, mask, missed=True)
         drift = self._forgiven(choice, draft, target, drafter, text.drift)
         if drift is None:
             text.tokens.append(choice)
             return None
         text.tokens.append(draft)
-        waiting = _Pending(len(text.tokens) - 1, choice, mask.numel(), drift)
-        return self._confirm(text, waiting, at_once=not self._rule.late)
+        return self._weigh(text, _Pending(len(text.tokens) - 1, choice, mask.numel(), drift), mask)
 
-    def _confirm(self, text: Text, waiting: _Pending | None, *, at_once: bool = False) -> _Pending | None:
-        if waiting is None:
-            return None
-        waiting.matched += len(text.tokens) - 1 > waiting.length
-        if not at_once and waiting.matched < self._rule.late and not text.is_done:
+    def _weigh(self, text: Text, waiting: _Pending, mask: Tensor, *, missed: bool = False) -> _Pending | None:
+        """By the core's rule: it stands, it falls, or the next position will tell."""
+        after = After.NOTHING if missed else After.END if text.is_done else After.AWAITED
+        standing = stands(waiting.matched, after, self._rule.acceptance.window)
+        if standing is None:
             return waiting
-        text.relaxed += 1
-        text.drift += waiting.drift
-        text.largest = max(text.largest, waiting.drift)
+        if standing:
+            text.relaxed += 1
+            text.drift += waiting.drift
+            text.largest = max(text.largest, waiting.drift)
+        else:  # Back to where it was, and the target's choice.
+            mask[waiting.column :] = 0
+            text.drafts_right -= waiting.matched
+            del text.tokens[waiting.length :]
+            text.tokens.append(waiting.choice)
         return None
 
     def _forgiven(self, choice: int, draft: int, target: Tensor, drafter: Tensor, drifted: float) -> float | None:
@@ -219,12 +223,12 @@ def _law(share: float) -> float:
     return share * SLOWEST_MS + (1 - share) * ROUND_TRIP_MS
 
 
-def rules(key: frozenset[TokenId]) -> list[Rule]:
+def rules(key: KeyTokens) -> list[Rule]:
     made = [Rule("exact", Exact())]
     for most in TOLERANCES:
         made.append(Rule(f"adaptive {most}", Adaptive(most, key_tokens=key)))
         made.append(Rule(f"fixed {most}", Adaptive(most, weighs_importance=False)))
-        made.append(Rule(f"late {most}", Adaptive(most, key_tokens=key), late=LATE_WINDOW))
+        made.append(Rule(f"late {most}", Adaptive(most, key_tokens=key, window=LATE_WINDOW)))
     made.append(Rule("exact, wrong drafter", Exact(), wrong=True))
     made.append(Rule("adaptive 3.0, wrong drafter", Adaptive(3.0, key_tokens=key), wrong=True))
     return made

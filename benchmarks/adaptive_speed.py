@@ -34,10 +34,11 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--delays", type=numbers, default=[10, 0], metavar="MS,...", help="of one way")
     parser.add_argument("--tolerances", type=numbers, default=[TOLERANCE_NATS], metavar="NATS,...")
     parser.add_argument("--latency-factor", type=float, metavar="F", help="[default: as the latency says]")
+    parser.add_argument("--rivals", nargs="*", default=[], choices=("late", "fixed"), help="on linear streaming")
     given = parser.parse_args(arguments)
     effort = Effort.parsed(given)
     sets = [made_up(effort.prompts), *(read_questions(path, effort.prompts) for path in given.files)]
-    modes = _modes(given.tolerances, given.latency_factor)
+    modes = _modes(given.tolerances, given.latency_factor, given.rivals)
     report = AcceptanceReport("adaptive_speed", f"The embedded pair, N = {given.stages}, {effort.prompts} prompts, greedy")
     traffic: dict[str, Traffic] = {}
     async with linked_swarm(given.stages) as linked:
@@ -56,9 +57,10 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     effort.publish(report, traffic_table(traffic))
 
 
-def _modes(tolerances: Sequence[float], factor: float | None) -> list[Mode]:
+def _modes(tolerances: Sequence[float], factor: float | None, rivals: Sequence[str]) -> list[Mode]:
     exact = (BLOCKING, LINEAR, STREAMING)
-    return [OFF, *exact, *(mode.relaxed(nats, factor) for mode in exact for nats in tolerances)]
+    adaptive = [mode.relaxed(nats, factor) for mode in exact for nats in tolerances]
+    return [OFF, *exact, *adaptive, *(LINEAR.relaxed(nats, factor, rival) for rival in rivals for nats in tolerances)]
 
 
 async def _note(

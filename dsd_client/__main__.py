@@ -90,8 +90,9 @@ def bench(
     \b
     modes      off, blocking, streaming without and with branches. Without --lookahead, blocking gets its best K: a sweep
                finds it on half of the prompts, the other half is compared.
-    adaptive   exact and adaptive streaming, for each of the tolerances: speed, nats given away, and, on GSM8K's questions or
-               made-up ones (the default with the embedded target), how many answers are right.
+    adaptive   exact and adaptive streaming, for each of the tolerances, beside the late rule and a fixed tolerance: speed,
+               nats given away, and, on GSM8K's questions or made-up ones (the default with the embedded target), how many
+               answers are right.
     """
     options = AnswerOptions.parse({**given, "speculation": "all"})
     from dsd_client.commands.bench import Bench, bench, bench_adaptive

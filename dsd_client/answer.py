@@ -88,9 +88,8 @@ class AnswerStream:
     def _relaxed(self) -> dict[str, Any]:
         """What came of the rule of acceptance."""
         asked, drifts = self._relaxation, [token.drift for token in self._tokens]
-        is_adaptive = asked.is_adaptive and not self._is_blind
         return {
-            "acceptance_mode": "adaptive" if is_adaptive else "exact",
+            "acceptance_mode": "exact" if self._is_blind else asked.mode,
             "acceptance_note": "the last stage sends no statistics to judge by" if self._is_blind else asked.note,
             "relaxed": sum(token.origin is Origin.RELAXED for token in self._tokens),
             "drift_nats": sum(drifts),
@@ -132,7 +131,7 @@ class AnswerStream:
 
     def _token(self, committed: CommittedToken, text: str) -> Token:
         top = committed.verdict.top
-        self._is_blind |= self._relaxation.is_adaptive and not top
+        self._is_blind |= self._relaxation.is_lossy and not top
         own = next((best.log_prob for best in top if best.token == committed.token), None) if self._logprobs else None
         return Token(committed.token, text, committed.origin, own, top[: self._logprobs], committed.drift)
 

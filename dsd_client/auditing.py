@@ -14,7 +14,7 @@ from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.events import VerdictsArrived
 from dsd_core.decoding.frames import Frame, FrameNode, Verdict
 from dsd_core.decoding.ids import LaneId, NodeId, TokenId
-from dsd_core.errors import DsdError
+from dsd_core.errors import DsdError, UsageError
 from dsd_core.network.banned_peers import BannedPeers
 from dsd_core.network.identity import PeerId
 from dsd_core.network.struck_peers import StruckPeers
@@ -81,6 +81,18 @@ class Auditor:
         """Never waits."""
         if claim.choices and not self._claims.full():
             self._claims.put_nowait(claim)
+
+    def catch(self, peer: PeerId, at: str) -> None:
+        """A peer has claimed what cannot be. Never waits."""
+        self.book.restore(peer, strikes=self._struck.count(peer))
+        log.warning("%s has claimed what cannot be: %s", peer, at)
+        banned = self.book.caught(peer)
+        try:
+            self._struck.strike(peer, at)
+            if banned:
+                self._banned.ban(peer, at)
+        except UsageError as error:
+            log.warning("it will not be remembered: %s", error)
 
     async def run(self) -> None:
         """Runs as long as the client does."""

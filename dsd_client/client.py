@@ -78,13 +78,14 @@ class ConversationOptions(TypedDict, total=False):
     logprobs: int
     """How many of the target's best tokens to report with each, up to 8."""
     acceptance: str
-    """"exact", the default, or "adaptive": drafts that the target did not choose may stand where that matters little."""
+    """"exact", the default; "adaptive": drafts that the target did not choose may stand where that matters little; "late": only
+    if what follows them matches as well; "fixed": wherever they lie near enough."""
     tolerance: float
-    """Nats of the target's score that such a draft may give away at most. Adaptive only."""
+    """Nats of the target's score that such a draft may give away at most. Not of `exact`."""
     drift_budget: float | None
-    """Nats that an answer may give away in all; None, the default, sets no limit. Adaptive only."""
+    """Nats that an answer may give away in all; None, the default, sets no limit. Not of `exact`."""
     latency_factor: float | None
-    """How far the tolerance is open, 0 to 1; None, the default: by the latency that there is to hide. Adaptive only."""
+    """How far the tolerance is open, 0 to 1; None, the default: by the latency that there is to hide. Not of `exact`."""
     choice_index: int
     """Tells several answers to one prompt under one seed apart; 0, the default, is the first."""
 
@@ -220,10 +221,12 @@ class Client:
         sampling = options.get("sampling") or self.target.sampling
         asked = _asked(options)
         logprobs = options.get("logprobs", 0)
-        rule = _rule(sampling, MAX_TOP_COUNT if asked.is_adaptive else logprobs, options.get("choice_index", 0))
+        rule = _rule(sampling, MAX_TOP_COUNT if asked.is_lossy else logprobs, options.get("choice_index", 0))
         assert self._swarm is not None
         # A frame never reaches further than the answer may, so a single line of drafts takes nothing on top.
-        slack = BRANCH_SLACK if isinstance(policy, Streaming) and candidates > 1 else 0
+        # The late rule keeps the target's choice beside what it may forgive: that is a branch.
+        branches = candidates > 1 or asked.acceptance == "late"
+        slack = BRANCH_SLACK if isinstance(policy, Streaming) and branches else 0
         alone = (options.get("lanes") or AUTO_LANES) == 1 and not options.get("standby", 0)
         source = LaneSource(self._swarm, self.target.manifest_hash, rule, positions + slack, replanned=alone)
         link = await self._open(source)
@@ -248,7 +251,9 @@ class Client:
         if isinstance(policy, Streaming):
             policy = Streaming(candidates, options.get("lookahead"), self._experience.pop(learnt_on, None))
         session = Session(policy, config, relaxation.rule)
-        async with Conversation(session, link, source, drafter, timeout=self._timeout) as conversation:
+        async with Conversation(
+            session, link, source, drafter, timeout=self._timeout, auditor=self._auditor
+        ) as conversation:
             yield AnswerStream(conversation, self.target, rule, relaxation, logprobs, self._auditor)
         if isinstance(policy, Streaming):
             self._experience[learnt_on] = policy.experience

@@ -27,10 +27,11 @@ class Mode:
     exact: str = ""
     """The mode that this one relaxes; of an exact one, empty."""
 
-    def relaxed(self, nats: float, factor: float | None = None) -> "Mode":
+    def relaxed(self, nats: float, factor: float | None = None, acceptance: str = "adaptive") -> "Mode":
         """The same with a tolerance of so many nats, open as far as `factor` says, or else as latency does."""
-        lax: ConversationOptions = {"acceptance": "adaptive", "tolerance": nats, "latency_factor": factor}
-        return Mode(f"{self.name}, {nats:g} nats", {**self.options, **lax}, exact=self.name)
+        lax: ConversationOptions = {"acceptance": acceptance, "tolerance": nats, "latency_factor": factor}
+        rule = "" if acceptance == "adaptive" else f"{acceptance} "
+        return Mode(f"{self.name}, {rule}{nats:g} nats", {**self.options, **lax}, exact=self.name)
 
     @property
     def is_blocking(self) -> bool:

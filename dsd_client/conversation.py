@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, TypeVarTuple
 
+from dsd_client.auditing import Auditor
 from dsd_client.drafting import SessionDrafter
 from dsd_client.lane_link import LaneLink
 from dsd_client.lane_source import LaneSource
@@ -57,7 +58,14 @@ class Conversation:
     """
 
     def __init__(
-        self, session: Session, link: LaneLink, source: LaneSource, drafter: SessionDrafter | None, *, timeout: float
+        self,
+        session: Session,
+        link: LaneLink,
+        source: LaneSource,
+        drafter: SessionDrafter | None,
+        *,
+        timeout: float,
+        auditor: Auditor | None = None,
     ) -> None:
         self.session = session
         self.finish_reason: FinishReason | None = None
@@ -68,6 +76,7 @@ class Conversation:
         self._source = source
         self._drafter = drafter
         self._timeout = timeout
+        self._auditor = auditor
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(EVENTS)
         self._links: dict[LaneId, LaneLink] = {link.lane: link}
         self._closed_links_bytes = (0, 0)
@@ -226,6 +235,8 @@ class Conversation:
         log.debug("the lane by %s failed: %s", " -> ".join(link.route), error)
         self._last_failure = error
         self._source.blame(link.addresses)
+        if link.refuted and self._auditor is not None:
+            self._auditor.catch(link.stages[-1].peer, link.refuted)
         self._close(lane)
 
     def _close(self, lane: LaneId) -> None:

@@ -10,9 +10,9 @@ import grpc.aio
 from dsd_client.swarm import CALL_SECONDS, Stage
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.events import LaneDraining, VerdictsArrived
-from dsd_core.decoding.frames import ComputeTime, Frame
+from dsd_core.decoding.frames import ComputeTime, Frame, Verdict
 from dsd_core.decoding.ids import LaneId
-from dsd_core.errors import DsdError, PeerLost, TimedOut
+from dsd_core.errors import DsdError, PeerLost, ProtocolError, TimedOut
 from dsd_core.network.identity import public_bytes_of
 from dsd_core.network.status import error_of, unreachable
 from dsd_core.network.stubs import stage_stub
@@ -43,6 +43,8 @@ class LaneLink:
         self.bytes_received = 0
         self.compute = ComputeTime()
         """Of the last frame that was answered."""
+        self.refuted = ""
+        """What its last stage has claimed though it cannot be."""
         self._session_id = session_id
         self._vocab_size = stages[0].description.vocab_size
         self._frames = stage_stub(stages[0].channel).StreamFrames()
@@ -112,11 +114,18 @@ class LaneLink:
                     await deliver(LaneDraining(self.lane))
                 self.bytes_received += message.ByteSize()
                 self.compute = time_from_wire(message)
-                verdicts = verdicts_from_wire(message, vocab_size=self._vocab_size)
+                verdicts = self._believable(message)
                 await deliver(VerdictsArrived(self.lane, verdicts, self.compute))
         except grpc.aio.AioRpcError as failure:
             raise await self._reason(error_of(failure, f"the stage at {self.route[-1]}")) from None
         raise await self._reason()
+
+    def _believable(self, message: stage_pb2.StreamVerdictsResponse) -> tuple[Verdict, ...]:
+        try:
+            return verdicts_from_wire(message, vocab_size=self._vocab_size)
+        except ProtocolError as error:
+            self.refuted = str(error)
+            raise
 
     async def close(self) -> None:
         """Give the memory of every stage back; a stage that cannot be reached notices the end of its stream."""

@@ -10,7 +10,16 @@ from dsd_client.drafting import SessionDrafter
 from dsd_client.swarm import Stage, Swarm, links_of
 from dsd_client.target_model import TargetModel
 from dsd_core.decoding.chains.routing import Links
-from dsd_core.decoding.choice.acceptance import TOLERANCE_NATS, Acceptance, Adaptive, Exact, latency_factor
+from dsd_core.decoding.choice.acceptance import (
+    MODES,
+    RULES,
+    TOLERANCE_NATS,
+    Acceptance,
+    Adaptive,
+    Exact,
+    latency_factor,
+)
+from dsd_core.decoding.choice.importance import CLASSES_UNKNOWN, KeyTokens
 from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.ids import TokenId
 from dsd_core.errors import UsageError
@@ -21,11 +30,15 @@ PROBES = 3
 """Of each stage and of the drafter; the least counts, so that a busy moment at either end is not taken for distance."""
 
 
+NO_LATENCY, NO_TOLERANCE, NO_BUDGET = "there is no latency to hide", "the tolerance is 0", "the drift budget is 0"
+
+
 @dataclass(frozen=True, slots=True)
 class Relaxation:
     """A conversation's rule of acceptance. `note` says why it is not what was asked for, or what it lacks."""
 
     rule: Acceptance
+    mode: str = "exact"
     tolerance: float = 0.0
     drift_budget: float | None = None
     """Nats; None: no limit."""
@@ -33,8 +46,8 @@ class Relaxation:
     note: str = ""
 
     @property
-    def is_adaptive(self) -> bool:
-        return not isinstance(self.rule, Exact)
+    def is_lossy(self) -> bool:
+        return self.mode != "exact"
 
 
 EXACT = Relaxation(Exact())
@@ -51,17 +64,19 @@ class Asked:
     """None: by the latency that there is to hide, when the session opens."""
 
     def __post_init__(self) -> None:
-        if self.acceptance not in ("exact", "adaptive"):
-            raise UsageError(f"there is no acceptance {self.acceptance!r}; use exact or adaptive")
-        self.rule(1.0 if self.latency_factor is None else self.latency_factor, frozenset())
+        if self.acceptance not in MODES:
+            raise UsageError(f"there is no acceptance {self.acceptance!r}; use {', '.join(MODES[:-1])} or {MODES[-1]}")
+        if self.drift_budget == math.inf:
+            raise UsageError("the drift budget is inf; leave it out to set no limit")
+        self.rule(1.0 if self.latency_factor is None else self.latency_factor, CLASSES_UNKNOWN)
 
     @property
-    def is_adaptive(self) -> bool:
-        return self.acceptance == "adaptive"
+    def is_lossy(self) -> bool:
+        return self.acceptance != "exact"
 
-    def rule(self, factor: float, key_tokens: frozenset[TokenId]) -> Adaptive:
+    def rule(self, factor: float, key_tokens: KeyTokens) -> Adaptive:
         budget = math.inf if self.drift_budget is None else self.drift_budget
-        return Adaptive(self.tolerance, factor, budget, key_tokens)
+        return Adaptive(self.tolerance, factor, budget, key_tokens, **RULES.get(self.acceptance, {}))
 
 
 class Relaxer:
@@ -70,11 +85,11 @@ class Relaxer:
     def __init__(self, target: TargetModel, swarm: Swarm) -> None:
         self._target = target
         self._swarm = swarm
-        self._key_tokens: asyncio.Future[frozenset[TokenId] | None] | None = None
+        self._key_tokens: asyncio.Future[KeyTokens | None] | None = None
 
     async def open(self, asked: Asked, stages: Sequence[Stage], drafter: SessionDrafter | None) -> Relaxation:
         """Fixed for the session, on its first chain of stages."""
-        if not asked.is_adaptive:
+        if not asked.is_lossy:
             return EXACT
         if drafter is None:
             return Relaxation(Exact(), note="nothing is drafted, so there is nothing to forgive")
@@ -82,13 +97,15 @@ class Relaxer:
         if factor is None:
             measured = await self._swarm.measured_again(stages, PROBES)
             factor = latency_factor(network_seconds(measured), await _draft_seconds(drafter))
-        if factor == 0 or asked.tolerance == 0:
-            return Relaxation(Exact(), note="there is no latency to hide" if factor == 0 else "the tolerance is 0")
+        for left, why in ((factor, NO_LATENCY), (asked.tolerance, NO_TOLERANCE), (asked.drift_budget, NO_BUDGET)):
+            if left == 0:
+                return Relaxation(Exact(), note=why)
         key = await self._found_key_tokens()
         note = "" if key is not None else "the tokenizer's tokens cannot be told apart: statistics alone decide"
-        return Relaxation(asked.rule(factor, key or frozenset()), asked.tolerance, asked.drift_budget, factor, note)
+        rule = asked.rule(factor, key or CLASSES_UNKNOWN)
+        return Relaxation(rule, asked.acceptance, asked.tolerance, asked.drift_budget, factor, note)
 
-    async def _found_key_tokens(self) -> frozenset[TokenId] | None:
+    async def _found_key_tokens(self) -> KeyTokens | None:
         from dsd_core.model.token_classes import key_tokens
 
         if self._key_tokens is None:

@@ -80,7 +80,7 @@ class Stats:
     """Chains of stages that served at the end."""
     seed: int
     acceptance_mode: str
-    """"exact" or "adaptive": the latter only where something may have been forgiven."""
+    """"exact", or what was asked for where something may have been forgiven."""
     acceptance_note: str
     """Why the mode is not what was asked for, or what it went without."""
     relaxed: int

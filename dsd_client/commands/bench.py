@@ -16,8 +16,10 @@ from dsd_client.comparison_report import ComparisonReport, require_plots
 from dsd_client.prompt_file import read_prompts
 from dsd_client.questions import Questions, made_up, read_questions
 from dsd_core import embedded
+from dsd_core.decoding.choice.acceptance import MODES as MODES_OF_ACCEPTANCE
 from dsd_core.errors import UsageError
 
+RIVALS = [mode for mode in MODES_OF_ACCEPTANCE if mode not in ("exact", "adaptive")]
 NARROWEST = 120
 """A table that is cut to fit says nothing."""
 
@@ -71,9 +73,11 @@ async def bench(options: AnswerOptions, bench: Bench) -> None:
 async def bench_adaptive(
     options: AnswerOptions, bench: Bench, tolerances: Sequence[float], latency_factor: float | None
 ) -> None:
-    """Adaptive acceptance against the exact modes that it relaxes, for each of the tolerances."""
+    """Adaptive acceptance against the exact modes that it relaxes, and against its rivals: the late rule, and one tolerance for
+    all tokens. For each of the tolerances."""
     questions = _questions(options, bench)
     relaxed = [mode.relaxed(nats, latency_factor) for mode in (LINEAR, STREAMING) for nats in tolerances]
+    relaxed += [LINEAR.relaxed(nats, latency_factor, rival) for rival in RIVALS for nats in tolerances]
     target, comparison = await bench.measure(options, questions.prompts, (OFF, LINEAR, STREAMING, *relaxed))
     title = f"{target}, {questions.name}, {len(questions.prompts)} prompts: right, lost and unchanged against the exact mode"
     bench.publish(AcceptanceReport("adaptive", title, {"": comparison}, questions={"": questions}))

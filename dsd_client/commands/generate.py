@@ -61,7 +61,7 @@ def _show_interrupted(answers: AnswerStream, error: DsdError, form: str | None) 
 def summary(stats: Stats) -> str:
     """An answer's figures, on one line."""
     drafts = f", {stats.accepted} of {stats.drafted} drafts accepted" if stats.drafted else ""
-    if stats.acceptance_mode == "adaptive":
+    if stats.acceptance_mode != "exact":
         drafts += f", {stats.relaxed} relaxed for {stats.drift_nats:.2f} nats"
     if stats.acceptance_note:
         drafts += f", {stats.acceptance_mode} acceptance: {stats.acceptance_note}"

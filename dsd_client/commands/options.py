@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from dsd_core import data_dirs
-from dsd_core.decoding.choice.acceptance import TOLERANCE_NATS
+from dsd_core.decoding.choice.acceptance import MODES, TOLERANCE_NATS
 from dsd_core.decoding.lookahead.streaming import CANDIDATES
 from dsd_core.log_options import with_log_options
 
@@ -84,10 +84,11 @@ _MODE_OPTIONS = [
     ),
     click.option(
         "--acceptance",
-        type=click.Choice(["exact", "adaptive"]),
+        type=click.Choice(MODES),
         default="exact",
         show_default=True,
-        help="adaptive: a draft that the target did not choose may stand where it matters little and latency is to be hidden.",
+        help="adaptive: a draft that the target did not choose may stand where it matters little and latency is to be hidden; "
+        "late: only if the drafts after it match; fixed: whatever it is, for comparison.",
     ),
     click.option(
         "--tolerance",

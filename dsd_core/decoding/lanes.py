@@ -65,6 +65,10 @@ class Lanes:
         """One of them was sent it."""
         return any(lane.has_seen(node) for lane in self._lanes.values())
 
+    def are_asked(self, node: NodeId) -> bool:
+        """What follows it will be heard from a lane that serves and stays, or that lane will be found overdue."""
+        return any(lane.has_seen(node) for lane in self.serving() if not lane.leaves)
+
     def mark_overdue(self, now: float) -> list[Action]:
         """A lane that is overdue may only be slow: it is heard until another is warm, or overdue as well."""
         late = [lane for lane in self._owing() if now >= lane.clock.deadline]

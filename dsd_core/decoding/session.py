@@ -9,17 +9,19 @@
 
 Laws (design, section 4):
 1. A draft token commits if and only if it equals the target's own choice at its position, or the session's rule of
-   acceptance, which is the exact one unless another was asked for, forgives that it does not.
+   acceptance, which is the exact one unless another was asked for, forgives that it does not. A late rule makes the tip
+   wait for verdicts below it: nothing is committed meanwhile, so nothing is ever taken back.
 2. Verdicts may arrive in any order, from any lane and more than once; tokens commit in order.
 3. The tip, once unsent, goes out with the next frame. A policy may delay it only to put drafts behind it.
    A lane that was sent the tip, or a draft, was asked what follows it: any lane left can take the session further.
 4. For the same state, the same event gives the same actions. Nothing here reads a clock, draws a number or logs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dsd_core.decoding.choice.acceptance import Acceptance, Exact, Forgiven
+from dsd_core.decoding.choice.evidence import matches, stands
 from dsd_core.decoding.events import (
     Action,
     Ask,
@@ -48,6 +50,9 @@ from dsd_core.decoding.lookahead.policy import Lookahead, Propose, Verify, View
 from dsd_core.decoding.prefix import common_prefix
 from dsd_core.decoding.tree import TokenTree, TreeNode
 from dsd_core.errors import PromptTooLong, UsageError
+
+CHANCE_TO_FALL = 0.5
+"""Of a forgiven draft whose evidence is awaited: what the target's own choice is worth as a branch meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,8 @@ class _Answer:
     """A token of it has been committed."""
     drifted: float = 0.0
     """Of the drift budget, what is spent."""
+    correction: NodeId | None = None
+    """The target's choice after the tip, beside a forgiven draft that waits: if that falls, nothing was lost by waiting."""
     emitted: list[CommittedToken] = field(default_factory=list)
     """Committed during this step."""
 
@@ -315,24 +322,59 @@ class Session:
 
     def _commit_decided(self, answer: _Answer) -> FinishReason | None:
         """Follow the verdicts down from the tip: the cascade of DSI's Algorithm 1, line 13."""
-        while (verdict := self.tree.tip.verdict) is not None:
-            if answer.remaining == 0:
-                return FinishReason.LENGTH
-            self._commit(answer, verdict)
+        while (verdict := self.tree.tip.verdict) is not None and answer.remaining > 0:
+            drafts = self._drafts(answer)
+            hit = next((draft for draft in drafts if draft.token == verdict.choice), None)
+            forgiven = self._acceptance.forgive(verdict, drafts, answer.drifted) if drafts and hit is None else None
+            standing = self._stands(answer, forgiven)
+            if standing is None:
+                self._correct_ahead(answer, verdict.choice)
+                return None
+            self._commit(answer, verdict, drafts, hit, forgiven if standing else None)
             if self.tree.tip.token in answer.end_tokens:
                 return FinishReason.STOP
         return FinishReason.LENGTH if answer.remaining == 0 else None
 
-    def _commit(self, answer: _Answer, verdict: Verdict) -> None:
+    def _drafts(self, answer: _Answer) -> list[TreeNode]:
+        """What was drafted after the tip."""
+        return [self.tree[child] for child in self.tree.tip.children if child != answer.correction]
+
+    def _stands(self, answer: _Answer, forgiven: Forgiven | None) -> bool | None:
+        """None: verdicts that are on their way will tell."""
+        window, tip = self._acceptance.window, self.tree.tip
+        if forgiven is None or window == 0:
+            return forgiven is not None
+        evidence = matches(
+            self.tree,
+            forgiven.node,
+            # Nothing is drafted for the last token: the verdict that the answer ends with brings it.
+            is_last=lambda node: node.token in answer.end_tokens or node.position + 1 >= tip.position + answer.remaining,
+            is_awaited=self._lanes.are_asked,
+        )
+        return stands(*evidence, window)
+
+    def _correct_ahead(self, answer: _Answer, choice: TokenId) -> None:
+        """Let the target's choice go ahead as one more branch, if the stages have room for branches."""
         tip = self.tree.tip
-        candidates = [self.tree[child] for child in tip.children]
-        hit = self.tree.child(tip.id, verdict.choice)
-        forgiven = self._forgive(answer, verdict) if hit is None else None
-        origin = self._origin(tip, hit, forgiven)
-        node = hit or (forgiven.node if forgiven else self.tree.add(tip.id, verdict.choice))
+        if self.config.draft_slack and self.tree.child(tip.id, choice) is None:
+            node = self.tree.add(tip.id, choice, rank=len(tip.children), confidence=CHANCE_TO_FALL)
+            answer.correction = node.id
+
+    def _commit(
+        self,
+        answer: _Answer,
+        verdict: Verdict,
+        drafts: Sequence[TreeNode],
+        hit: TreeNode | None,
+        forgiven: Forgiven | None,
+    ) -> None:
+        tip = self.tree.tip
+        origin = self._origin(drafts, hit, forgiven)
+        own = self.tree.child(tip.id, verdict.choice)
+        node = forgiven.node if forgiven else own or self.tree.add(tip.id, verdict.choice)
         drift = forgiven.drift if forgiven else 0.0
-        if candidates:
-            self._policy.on_judged(candidates, node.token)
+        if drafts:
+            self._policy.on_judged(drafts, node.token)
         self._count_waste(self.tree.drafts(beside=node.id))
         self.tree.commit(node)
         for lane in self._lanes.all:
@@ -344,17 +386,12 @@ class Session:
         answer.drifted += drift
         answer.emitted.append(CommittedToken(node.token, origin, verdict, drift))
 
-    def _forgive(self, answer: _Answer, verdict: Verdict) -> Forgiven | None:
-        """What the tip's verdict takes for good enough, of the drafts that it did not choose."""
-        drafts = [self.tree[child] for child in self.tree.tip.children]
-        return self._acceptance.forgive(verdict, drafts, answer.drifted) if drafts else None
-
-    def _origin(self, tip: TreeNode, hit: TreeNode | None, forgiven: Forgiven | None) -> Origin:
+    def _origin(self, drafts: Sequence[TreeNode], hit: TreeNode | None, forgiven: Forgiven | None) -> Origin:
         if forgiven is not None:
             return Origin.RELAXED
         if hit is not None and hit.rank == 0:
             return Origin.ACCEPTED
-        return Origin.RECOVERED if tip.children else Origin.BONUS
+        return Origin.RECOVERED if drafts else Origin.BONUS
 
     def _count_waste(self, dropped: Iterable[TreeNode]) -> None:
         self.counts.wasted += sum(self._lanes.have_seen(node.id) for node in dropped)

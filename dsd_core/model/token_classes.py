@@ -1,12 +1,14 @@
 """Which tokens of a vocabulary are key whatever the statistics say: a table for each tokenizer, made once.
 
 A wrong word is often only another word; a wrong digit, operator, negation or name says something else.
+What the classes mean for the tolerance is in decoding/choice/importance.py.
 """
 
 import re
 from enum import Enum
 from typing import Any
 
+from dsd_core.decoding.choice.importance import KeyTokens
 from dsd_core.decoding.ids import TokenId
 
 
@@ -16,6 +18,7 @@ class TokenClass(Enum):
     WORD = "word"
     """Prose, its punctuation included. The only class that is not key."""
     NUMBER = "number"
+    """Key against other numbers, and half so much against words."""
     OPERATOR = "operator"
     NEGATION = "negation"
     NAME = "name"
@@ -62,11 +65,15 @@ def classify(text: str) -> TokenClass:
     return TokenClass.WORD if is_prose else TokenClass.OPERATOR
 
 
-def key_tokens(tokenizer: Any, vocab_size: int) -> frozenset[TokenId] | None:
-    """All tokens but words, ids without a text included; None if this tokenizer's tokens have no texts of their own."""
+def key_tokens(tokenizer: Any, vocab_size: int) -> KeyTokens | None:
+    """Numbers, and always key all else but words, ids without a text included; None if this tokenizer's tokens have no texts of
+    their own."""
     texts = tokenizer.batch_decode([[token] for token in range(min(vocab_size, len(tokenizer)))])
     if 2 * sum("\ufffd" in text or not text for text in texts) >= len(texts):
         return None
     special = set(tokenizer.all_special_ids)
-    words = {token for token, text in enumerate(texts) if token not in special and classify(text) is TokenClass.WORD}
-    return frozenset(TokenId(token) for token in range(vocab_size) if token not in words)
+    classes = {TokenId(token): classify(text) for token, text in enumerate(texts) if token not in special}
+    every = frozenset(map(TokenId, range(vocab_size)))
+    numbers = frozenset(token for token, found in classes.items() if found is TokenClass.NUMBER)
+    words = frozenset(token for token, found in classes.items() if found is TokenClass.WORD)
+    return KeyTokens(every - numbers - words, numbers)

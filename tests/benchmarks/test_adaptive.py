@@ -1,5 +1,6 @@
 """The replay of adaptive acceptance writes what decoding would."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -48,6 +49,6 @@ def test_what_the_evidence_speaks_against_is_taken_back_without_a_trace(
     prompts: list[list[int]], plain: list[list[int]]
 ) -> None:
     """A drafter that always errs gives no evidence for itself."""
-    texts = write(prompts, Rule("late", EVERYTHING_GOES, late=3, wrong=True))
+    texts = write(prompts, Rule("late", replace(EVERYTHING_GOES, window=3), wrong=True))
     assert [text.tokens for text in texts] == plain
     assert all(text.relaxed == text.drift == 0 for text in texts)

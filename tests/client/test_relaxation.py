@@ -13,11 +13,12 @@ from dsd_client import Client, Origin, Result, SamplingParams
 from dsd_client import lane_link as lane_link_module
 from dsd_client import relaxation as relaxation_module
 from dsd_client.relaxation import LOCAL_HOP_SECONDS, network_seconds
+from dsd_core.decoding.choice.acceptance import LATE_WINDOW
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.frames import Candidate, Verdict
 from dsd_core.errors import UsageError
+from dsd_core.model import token_classes
 from dsd_core.wire.codec import rule_to_wire
-from tests.client.conftest import Clients
 from tests.client.test_routes import PEERS, record, stage
 from tests.conftest import LAYERS, InProcessNode, InProcessSwarm, TinyModel
 
@@ -30,8 +31,11 @@ WARM = 0.9
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def client(clients: Clients) -> Client:
-    return await clients(2)
+async def client(swarms: dict[int, InProcessSwarm], target: TinyModel, drafter: TinyModel) -> AsyncIterator[Client]:
+    """A new one: what another has learnt of these small stages is that drafting does not pay, and then there is nothing to
+    forgive."""
+    async with Client(swarms[2].addresses, str(target), str(drafter)) as client:
+        yield client
 
 
 async def ask(client: Client, prompt: list[int], temperature: float = 0.0, **options: Any) -> Result:
@@ -54,15 +58,31 @@ async def test_what_is_forgiven_is_told(client: Client, prompt: list[int], specu
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
+@pytest.mark.parametrize("acceptance", ["adaptive", "late"])
 @pytest.mark.parametrize("strict", [{"tolerance": 0.0}, {"latency_factor": 0.0}, {"drift_budget": 0.0}])
 async def test_with_nothing_to_forgive_the_text_is_the_exact_one(
-    client: Client, prompt: list[int], temperature: float, strict: dict[str, float]
+    client: Client, prompt: list[int], temperature: float, strict: dict[str, float], acceptance: str
 ) -> None:
     exact = await ask(client, prompt, temperature)
-    adaptive = await ask(client, prompt, temperature, **LAX | strict)
+    adaptive = await ask(client, prompt, temperature, **LAX | strict | {"acceptance": acceptance})
     assert adaptive.token_ids == exact.token_ids
     assert adaptive.stats.relaxed == adaptive.stats.drift_nats == 0
     assert exact.stats.acceptance_note == ""
+
+
+async def test_what_is_forgiven_late_has_its_evidence_behind_it(client: Client, prompt: list[int]) -> None:
+    result = await ask(client, prompt, WARM, speculation="blocking", lookahead=8, **LAX | {"acceptance": "late"})
+    origins = [token.origin for token in result.tokens]
+    rows = [origins[place + 1 : place + 1 + LATE_WINDOW] for place, origin in enumerate(origins) if origin is Origin.RELAXED]
+    assert result.stats.acceptance_mode == "late"
+    assert result.stats.relaxed == len(rows) > 0
+    assert all(set(row) == {Origin.ACCEPTED} for row in rows)
+
+
+async def test_a_fixed_tolerance_is_named_as_one(client: Client, prompt: list[int]) -> None:
+    result = await ask(client, prompt, WARM, **LAX | {"acceptance": "fixed"})
+    assert result.stats.acceptance_mode == "fixed"
+    assert result.stats.relaxed > 0
 
 
 async def test_a_mode_that_forgives_nothing_is_not_called_adaptive(client: Client, prompt: list[int]) -> None:
@@ -71,6 +91,16 @@ async def test_a_mode_that_forgives_nothing_is_not_called_adaptive(client: Clien
     plain = await ask(client, prompt, speculation="off", **LAX)
     assert plain.stats.acceptance_mode == "exact"
     assert "nothing is drafted" in plain.stats.acceptance_note
+
+
+async def test_a_tokenizer_without_classes_is_gone_without_and_said(
+    client: Client, prompt: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_classes, "key_tokens", lambda *_: None)
+    result = await ask(client, prompt, WARM, **LAX)
+    assert result.stats.acceptance_mode == "adaptive"
+    assert "statistics alone" in result.stats.acceptance_note
+    assert result.stats.relaxed > 0
 
 
 async def test_an_answer_gives_away_no_more_than_its_budget(client: Client, prompt: list[int]) -> None:
@@ -114,7 +144,12 @@ async def test_latency_opens_the_tolerance(client: Client, prompt: list[int], mo
 
 @pytest.mark.parametrize(
     "options",
-    [{"acceptance": "lax"}, {"tolerance": -1.0}, {"tolerance": math.nan}, {"drift_budget": -0.1}, {"latency_factor": 2.0}],
+    [
+        {"acceptance": "lax"},
+        *({"tolerance": nats} for nats in (-1.0, 1e9, math.inf, math.nan)),
+        *({"drift_budget": nats} for nats in (-0.1, math.inf, math.nan)),
+        *({"latency_factor": factor} for factor in (-0.1, 2.0, math.nan)),
+    ],
 )
 async def test_absurd_wishes_are_refused(client: Client, prompt: list[int], options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
@@ -216,6 +251,9 @@ async def test_a_stage_that_sends_impossible_statistics_is_done_without(
         first = answers.result
         assert first.stats.reroutes == 1
         assert_follows_from_itself(first, target)
+        assert two_chains._auditor is not None
+        strikes = {node.address: two_chains._auditor.book.standing(node.peer).strikes for node in new_swarm.nodes}
+        assert {address: count for address, count in strikes.items() if count} == {routes[0][-1]: 1}
         again = {chunk.route async for chunk in answers.ask([*LONG, *first.token_ids, 5], max_new_tokens=20)}
     assert all(set(route).isdisjoint({routes[0][-1]}) for route in {routes[-1], *again})
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsd_core.decoding.choice.acceptance import Adaptive, Exact, latency_factor
+from dsd_core.decoding.choice.importance import KeyTokens
 from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.choice.target import ChoiceRule, verdict
 from dsd_core.decoding.frames import Candidate, Verdict
@@ -36,8 +37,9 @@ def test_no_tolerance_is_the_exact_mode_at_any_temperature(seed: int, temperatur
     said = verdict(NodeId(1), logits, choice, position=5)
     wrong = drafts(*(set(tokens) - {said.choice}))
     every_token = frozenset(map(TokenId, range(VOCABULARY)))
-    strict = (Exact(), Adaptive(0.0), Adaptive(5.0, latency_factor=0.0), Adaptive(5.0, key_tokens=every_token))
-    assert [rule.forgive(said, wrong, 0.0) for rule in strict] == [None] * 4
+    all_key = (KeyTokens(always=every_token), KeyTokens(numbers=every_token))
+    strict = (Exact(), Adaptive(0.0), Adaptive(5.0, latency_factor=0.0), *(Adaptive(5.0, key_tokens=key) for key in all_key))
+    assert [rule.forgive(said, wrong, 0.0) for rule in strict] == [None] * len(strict)
 
 
 def test_the_nearest_draft_stands_and_what_it_gives_away_is_told() -> None:
@@ -69,10 +71,10 @@ def test_a_spent_budget_is_the_exact_mode() -> None:
 
 
 def test_importance_closes_the_tolerance() -> None:
-    said = scored(5.0, 4.5)
+    said = scored(5.0, 4.5, 4.0, 3.5, 3.0)
     assert Adaptive(1.0).forgive(said, drafts(1, 2, 3, 4, confidence=0.12), 0.0) is not None
-    assert Adaptive(1.0, key_tokens={TokenId(1)}).forgive(said, drafts(1), 0.0) is None
-    assert Adaptive(1.0, key_tokens={TokenId(0)}).forgive(said, drafts(1), 0.0) is None
+    assert Adaptive(1.0, key_tokens=KeyTokens(frozenset({TokenId(1)}))).forgive(said, drafts(1), 0.0) is None
+    assert Adaptive(1.0, key_tokens=KeyTokens(frozenset({TokenId(0)}))).forgive(said, drafts(1), 0.0) is None
 
 
 def test_without_statistics_nothing_is_forgiven() -> None:

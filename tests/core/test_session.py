@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
@@ -29,8 +30,8 @@ from dsd_core.decoding.events import (
     VerdictsArrived,
 )
 from dsd_core.decoding.frames import Candidate, Frame, FrameNode, Verdict
-from dsd_core.decoding.ids import DraftId, NodeId, TokenId
-from dsd_core.decoding.lookahead.policy import Blocking, FixedLength, Move, Plain, Propose, Verify, View
+from dsd_core.decoding.ids import DraftId, LaneId, NodeId, TokenId
+from dsd_core.decoding.lookahead.policy import Blocking, FixedLength, Lookahead, Move, Plain, Propose, Verify, View
 from dsd_core.decoding.session import Session, SessionConfig
 from dsd_core.errors import PromptTooLong, ProtocolError, UsageError
 from tests.core.simulation import CALM, Answer, ToyDrafter, ToyTarget, Weather, World
@@ -491,17 +492,17 @@ def torn(node: int, choice: int, other: int, lead: float = 0.5) -> Verdict:
     return Verdict(NodeId(node), TokenId(choice), lead, top, 0.69)
 
 
-def lax(budget: float = 9.0) -> Session:
-    rule = Adaptive(1.0, drift_budget=budget, weighs_importance=False)
-    return on_a_lane(Session(Blocking(FixedLength(2)), SessionConfig(200, round_seconds=10), rule))
+def lax(budget: float = 9.0, window: int = 0, slack: int = 0) -> Session:
+    rule = Adaptive(1.0, drift_budget=budget, weighs_importance=False, window=window)
+    return on_a_lane(Session(Blocking(FixedLength(3)), SessionConfig(200, slack, round_seconds=10), rule))
 
 
-def in_flight(session: Session, *tokens: int) -> Session:
+def in_flight(session: Session, *tokens_drafted: int, tokens: int = 9) -> Session:
     """Asked, answered 50 at node 4, and with drafts sent as nodes 5 and on."""
-    session.step(Ask(PROMPT, 9), 0.0)
+    session.step(Ask(PROMPT, tokens), 0.0)
     session.step(VerdictsArrived(1, (Verdict(NodeId(3), TokenId(50), 1.0),)), 1.0)
     session.step(Drafted(DraftId(1), ()), 1.0)
-    proposals = tuple(DraftedToken(TokenId(token), 0.5) for token in tokens)
+    proposals = tuple(DraftedToken(TokenId(token), 0.5) for token in tokens_drafted)
     session.step(Drafted(DraftId(2), (Branch(NodeId(4), proposals),)), 2.0)
     return session
 
@@ -528,3 +529,107 @@ def test_a_spent_drift_budget_ends_the_forgiving_of_an_answer_and_not_of_the_nex
     session.step(Stop(FinishReason.CANCELLED), 4.0)
     session.step(Ask((*PROMPT, 50), 9), 5.0)
     assert session.counts.relaxed == 1
+
+
+# -- the late rule -----------------------------------------------------------------------------------------------------
+
+
+LATE_VERDICTS = [torn(4, 71, 61), Verdict(NodeId(5), TokenId(62), 1.0), Verdict(NodeId(6), TokenId(63), 1.0)]
+"""A draft to forgive, and that both drafts after it match."""
+
+
+def hear(session: Session, *verdicts: Verdict, lane: int = 1, now: float = 3.0) -> list[tuple[int, Origin]]:
+    return committed(session.step(VerdictsArrived(LaneId(lane), verdicts), now))
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_what_is_forgiven_late_waits_for_its_evidence_in_whatever_order_it_comes(order: tuple[int, ...]) -> None:
+    session, said = in_flight(lax(window=2), 61, 62, 63), list[tuple[int, Origin]]()
+    for place in order:
+        assert not said, "nothing is told before all of it is there"
+        said = hear(session, LATE_VERDICTS[place]) + hear(session, LATE_VERDICTS[place])
+    assert said == [(61, Origin.RELAXED), (62, Origin.ACCEPTED), (63, Origin.ACCEPTED)]
+    assert (session.counts.accepted, session.counts.relaxed, session.counts.recovered) == (3, 1, 0)
+
+
+def test_evidence_against_it_brings_the_targets_choice_and_nothing_was_told_before() -> None:
+    session = in_flight(lax(window=2), 61, 62, 63)
+    assert hear(session, *LATE_VERDICTS[:2]) == []
+    assert hear(session, Verdict(NodeId(6), TokenId(99), 1.0)) == [(71, Origin.RECOVERED)]
+    assert session.counts.relaxed == 0
+
+
+def test_what_nobody_was_asked_about_is_no_evidence() -> None:
+    """Else a rejection would wait for drafts that are not made yet."""
+    session = in_flight(lax(window=3), 61, 62, 63)
+    assert hear(session, *LATE_VERDICTS) == []
+    assert hear(session, Verdict(NodeId(7), TokenId(64), 1.0)) == [(71, Origin.RECOVERED)], "of three matches there are two"
+
+
+def test_where_the_answer_ends_before_the_evidence_what_is_left_of_it_is_enough() -> None:
+    session = in_flight(lax(window=8), 61, 62, tokens=4)
+    assert hear(session, *LATE_VERDICTS[:2]) == [(61, Origin.RELAXED), (62, Origin.ACCEPTED)]
+    assert hear(session, LATE_VERDICTS[2]) == [(63, Origin.BONUS)]
+    assert not session.answering
+
+
+def test_nothing_is_forgiven_where_the_answer_leaves_no_room_for_evidence() -> None:
+    session = in_flight(lax(window=2), 61, tokens=3)
+    assert hear(session, torn(4, 71, 61)) == [(71, Origin.RECOVERED)]
+
+
+def test_a_lane_that_is_lost_takes_the_evidence_with_it() -> None:
+    session = in_flight(lax(window=2), 61, 62, 63)
+    assert hear(session, LATE_VERDICTS[0]) == []
+    assert committed(session.step(LaneLost(LaneId(1)), 4.0)) == [(71, Origin.RECOVERED)]
+
+
+def test_a_lane_that_falls_silent_is_not_waited_for_beyond_its_deadline() -> None:
+    session = in_flight(lax(window=2), 61, 62, 63)
+    assert hear(session, LATE_VERDICTS[0]) == []
+    assert session.deadline is not None
+    assert committed(session.step(Tick(), session.deadline)) == [(71, Origin.RECOVERED)]
+
+
+def test_a_lane_that_drains_may_be_closed_and_is_not_waited_for() -> None:
+    session = in_flight(lax(window=2), 61, 62, 63)
+    session.step(LaneDraining(LaneId(1)), 2.5)
+    assert hear(session, LATE_VERDICTS[0]) == [(71, Origin.RECOVERED)]
+
+
+def test_an_answer_that_is_stopped_while_a_draft_waits_holds_nothing_of_it() -> None:
+    session = in_flight(lax(window=2, slack=4), 61, 62, 63)
+    assert hear(session, LATE_VERDICTS[0]) == []
+    assert session.step(Stop(FinishReason.CANCELLED), 4.0) == [Finish(FinishReason.CANCELLED)]
+    assert tuple(session.tree.tokens) == (*PROMPT, 50)
+    assert hear(session, *LATE_VERDICTS[1:]) == []
+    session.step(Ask((*PROMPT, 50), 9), 5.0)
+    assert hear(session, Verdict(NodeId(8), TokenId(71), 1.0)) == [(71, Origin.BONUS)]
+
+
+def test_the_budget_is_spent_by_what_stands_and_not_by_what_falls() -> None:
+    session = in_flight(lax(budget=0.7, window=1), 61, 62, 63)
+    assert hear(session, torn(4, 71, 61), torn(5, 72, 62)) == [(71, Origin.RECOVERED)], "72 does not match"
+    session = in_flight(lax(budget=0.7, window=1), 61, 62, 63)
+    assert hear(session, *LATE_VERDICTS[:2], torn(6, 73, 63)) == [
+        (61, Origin.RELAXED), (62, Origin.ACCEPTED), (73, Origin.RECOVERED),
+    ]  # fmt: skip
+
+
+def test_while_a_draft_waits_the_targets_choice_goes_ahead_as_a_branch() -> None:
+    """Law 3: whichever of the two will be the tip, its verification is not held back."""
+    session = in_flight(lax(window=2, slack=4), 61, 62, 63)
+    session._policy = Eager()
+    actions = session.step(VerdictsArrived(LaneId(1), (LATE_VERDICTS[0],)), 3.0)
+    assert [[node.token for node in action.frame.nodes] for action in actions if isinstance(action, Send)] == [[71]]
+    assert hear(session, Verdict(NodeId(5), TokenId(99), 1.0), Verdict(NodeId(8), TokenId(72), 1.0)) == [
+        (71, Origin.RECOVERED), (72, Origin.BONUS),
+    ]  # fmt: skip
+
+
+class Eager(Lookahead):
+    """Sends whatever there is."""
+
+    def moves(self, view: View) -> Sequence[Move]:
+        unsent = tuple(node.id for node in view.tree.drafts() if not view.is_sent(node.id))
+        return (Verify(view.lanes[0].id, unsent),) if unsent or not view.tip_sent else ()

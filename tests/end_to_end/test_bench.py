@@ -42,7 +42,8 @@ def test_adaptive_acceptance_against_the_exact_modes(
     report = json.loads(found.out)
     figures, quality = report["cells"][""]["figures"], report["quality"][""]
     relaxed = [f"{mode}, {nats} nats" for mode in ("linear", "streaming") for nats in (0, 20)]
-    assert list(figures) == ["off", "linear", "streaming", *relaxed]
+    rivals = [f"linear, {rule} {nats} nats" for rule in ("late", "fixed") for nats in (0, 20)]
+    assert list(figures) == ["off", "linear", "streaming", *relaxed, *rivals]
     assert all(figures[mode]["same_text"] for mode in ("off", "linear", "streaming", relaxed[0], relaxed[2]))
     assert quality[relaxed[0]]["unchanged"] == 1
     assert quality[relaxed[1]] | {"times_faster": 1, "unchanged": 1} == {

@@ -23,13 +23,15 @@ def test_classes(expected: TokenClass, texts: list[str]) -> None:
     assert {text: classify(text) for text in texts} == dict.fromkeys(texts, expected)
 
 
-def test_all_but_words_are_key() -> None:
+def test_all_but_words_and_numbers_are_always_key() -> None:
     tokenizer = AutoTokenizer.from_pretrained(embedded.TARGET)
     key = key_tokens(tokenizer, len(tokenizer) + 3)
     assert key is not None
-    assert {*tokenizer.all_special_ids, *tokenizer.encode("12 + 7 = (not)")} <= key
-    assert not key & {*tokenizer.encode("That is how many apples there are")}
-    assert set(range(len(tokenizer), len(tokenizer) + 3)) <= key
+    assert {*tokenizer.all_special_ids, *tokenizer.encode("+ = (not)")} <= key.always
+    assert {*tokenizer.encode("127")} <= key.numbers
+    assert not key.always & key.numbers
+    assert not (key.always | key.numbers) & {*tokenizer.encode("That is how many apples there are")}
+    assert set(range(len(tokenizer), len(tokenizer) + 3)) <= key.always
 
 
 def test_a_tokenizer_of_bytes_cannot_be_told() -> None:

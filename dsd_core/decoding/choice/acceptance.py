@@ -7,14 +7,17 @@
 s is the perturbed score of invariant 2: at temperature 0 the log-probability, above it what the choice was made by. A rule
 on log-probabilities would let an x stand at tolerance 0 whenever a less likely y was drawn. With `most` = 0, or every token
 key, nothing is ever forgiven, at any temperature: that is the exact mode.
+
+With a window the rule is late (FLy, arXiv 2511.22972): what would be forgiven waits, and stands only when so many of the
+positions after it match. In a pipeline the drafts there are being verified already, so the evidence costs no traversal.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from dsd_core.decoding.choice.importance import importance
+from dsd_core.decoding.choice.importance import CLASSES_UNKNOWN, KeyTokens, importance
 from dsd_core.decoding.frames import Verdict
 from dsd_core.decoding.ids import TokenId
 from dsd_core.decoding.tree import TreeNode
@@ -22,6 +25,8 @@ from dsd_core.errors import UsageError
 
 TOLERANCE_NATS = 1.0
 """The most that adaptive acceptance tolerates, unless something else is asked for."""
+LATE_WINDOW = 3
+"""Positions that must match after what the late rule forgives."""
 STRICT_BELOW = 8.0
 LAX_ABOVE = 24.0
 """Draft steps that fit into the network's share of a round trip: a LAN's fit in few, and there λ is 0."""
@@ -38,6 +43,11 @@ class Forgiven:
 class Acceptance(Protocol):
     """A rule for drafts that the target did not choose."""
 
+    @property
+    def window(self) -> int:
+        """Positions after a forgiven draft that must match before it stands; 0: it stands at once."""
+        ...
+
     def forgive(self, verdict: Verdict, drafts: Sequence[TreeNode], drifted: float) -> Forgiven | None:
         """Which of the drafts after the verdict's node stands; `drifted` nats of the answer's budget are spent."""
         ...
@@ -45,6 +55,8 @@ class Acceptance(Protocol):
 
 class Exact:
     """None ever does: a draft token commits if and only if it is the target's choice."""
+
+    window = 0
 
     def forgive(self, verdict: Verdict, drafts: Sequence[TreeNode], drifted: float) -> Forgiven | None:
         return None
@@ -63,9 +75,11 @@ class Adaptive:
     """λ, in [0, 1]; fixed when the session opens."""
     drift_budget: float = math.inf
     """Nats that one answer may give away."""
-    key_tokens: Collection[TokenId] = frozenset()
+    key_tokens: KeyTokens = CLASSES_UNKNOWN
     weighs_importance: bool = True
     """False: one tolerance for all tokens. That is what importance has to beat."""
+    window: int = 0
+    """Of the late rule."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.most <= MOST_NATS:
@@ -74,6 +88,8 @@ class Adaptive:
             raise UsageError(f"the drift budget is {self.drift_budget}; it must be at least 0 nats")
         if not 0 <= self.latency_factor <= 1:
             raise UsageError(f"the latency factor is {self.latency_factor}; it must be between 0 and 1")
+        if self.window < 0:
+            raise UsageError(f"the late rule's window is {self.window}; it must be at least 0")
 
     def forgive(self, verdict: Verdict, drafts: Sequence[TreeNode], drifted: float) -> Forgiven | None:
         scores = {candidate.token: candidate.score for candidate in verdict.top}
@@ -93,6 +109,15 @@ class Adaptive:
 
 MOST_NATS = 20.0
 """Above that anything would stand."""
+
+
+RULES: Mapping[str, Mapping[str, Any]] = {
+    "adaptive": {},
+    "late": {"window": LATE_WINDOW},
+    "fixed": {"weighs_importance": False},
+}
+"""What each lossy mode makes of Adaptive. `fixed` is what the others have to beat."""
+MODES = ("exact", *RULES)
 
 
 def latency_factor(network_seconds: float, draft_seconds: float) -> float:

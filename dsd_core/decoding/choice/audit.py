@@ -115,6 +115,12 @@ class AuditBook(Generic[Peer]):
             self._sentence(self.standing(peer), found, alone=len(culprits) == 1)
         return {peer for peer in culprits if self.standing(peer).banned}
 
+    def caught(self, peer: Peer) -> bool:
+        """At what needs no judge: a claim that cannot be, whatever the model. A strike; whether it has banned the peer."""
+        standing = self.standing(peer)
+        self._sentence(standing, Severity.MILD, alone=True)
+        return standing.banned
+
     def _sentence(self, standing: Standing, found: Severity, *, alone: bool) -> None:
         standing.passed = 0
         standing.strikes += 1

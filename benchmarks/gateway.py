@@ -17,7 +17,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from openai import AsyncOpenAI
 from rich.console import Console
@@ -25,6 +24,7 @@ from rich.table import Table
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from benchmarks.processor_time import processor_seconds
 from dsd_client.client import Client
 from dsd_client.local_swarm import LocalSwarm, spans
 from dsd_core import embedded
@@ -32,7 +32,6 @@ from dsd_core import embedded
 LAYERS, NODES = 8, 2
 PROMPT = "Question: A farmer has {} cows and buys 7 more. Each cow gives 3 litres of milk. How much milk is that?\nAnswer:"
 SDK, HTTP, OPENAI = "SDK", "gateway, HTTP", "gateway, OpenAI's client"
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,16 +172,10 @@ async def _alone(tokens: int, repeats: int) -> None:
 
 async def _cost(pid: int, ask: Asker, tokens: int, repeats: int) -> tuple[float, float]:
     """Of an answer: processor seconds, and seconds to the first token at the median."""
-    before = _processor_seconds(pid)
+    before = processor_seconds(pid)
     answers = [await ask(PROMPT.format(repeat), tokens) for repeat in range(repeats)]
-    spent = (_processor_seconds(pid) - before) / repeats
+    spent = (processor_seconds(pid) - before) / repeats
     return spent, statistics.median(answer.first_seconds for answer in answers)
-
-
-def _processor_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    user, system = fields[11], fields[12]
-    return (int(user) + int(system)) / TICKS
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------------

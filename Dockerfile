@@ -10,7 +10,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY dsd_core dsd_core
 COPY dsd_node dsd_node
 COPY dsd_client dsd_client
-RUN pip install --constraint constraints.txt .
+RUN pip install --constraint constraints.txt '.[telemetry]'
 
 RUN useradd --create-home --uid 10001 dsd
 USER dsd

@@ -9,8 +9,8 @@ import sys
 from importlib import import_module
 
 NAMES = (
-    "loopback", "footprint", "gateway", "links", "gpu_like", "real_pair", "law", "table1", "adaptive", "adaptive_speed",
-    "communication", "tls", "simulated",
+    "loopback", "first_token", "footprint", "gateway", "links", "gpu_like", "real_pair", "law", "table1", "adaptive",
+    "adaptive_speed", "communication", "tls", "simulated",
 )  # fmt: skip
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processor_time import processor_seconds
 from dsd_client.lane_link import LaneLink
-from dsd_client.local_swarm import LocalSwarm
+from dsd_client.local_swarm import LocalSwarm, spans
 from dsd_client.swarm import Swarm
 from dsd_core import embedded
 from dsd_core.decoding.choice.sampling import SamplingParams
@@ -42,6 +43,7 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     console = Console()
     console.print(await _memory(given.model, given.positions))
     console.print(_help())
+    console.print(await _chat())
 
 
 async def _memory(model: str, positions: int) -> Table:
@@ -116,6 +118,35 @@ def _seconds(module: str) -> float:
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, check=True)
     return time.perf_counter() - started
+
+
+async def _chat() -> Table:
+    """From the command to its answer to /model, which it gives once it can be asked."""
+    table = Table("", "seconds", title="dsd-client chat, the embedded pair, median of 5 (at most 5)")
+    async with LocalSwarm(str(embedded.TARGET), spans(8, 2), threads=1) as swarm:
+        joins = [word for join in swarm.joins for word in ("--join", join)]
+        command = [sys.executable, "-m", "dsd_client", "chat", *joins]
+        taken = [await asyncio.to_thread(_until_answered, command) for _ in range(5)]
+    wall, processor = (statistics.median(each) for each in zip(*taken, strict=True))
+    table.add_row("ready", f"{wall:.2f}")
+    table.add_row("processor time until then", f"{processor:.2f}")
+    return table
+
+
+def _until_answered(command: Sequence[str]) -> tuple[float, float]:
+    """Seconds by the clock, and of the processor."""
+    pipe = subprocess.PIPE
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdin=pipe, stderr=pipe, stdout=subprocess.DEVNULL, text=True) as chat:
+        assert chat.stdin is not None
+        assert chat.stderr is not None
+        chat.stdin.write("/model\n")
+        chat.stdin.flush()
+        while "embedded" not in (line := chat.stderr.readline()):
+            assert line, "the chat has ended"
+        taken = time.perf_counter() - started, processor_seconds(chat.pid)
+        chat.stdin.close()
+    return taken
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from dsd_client.conversation import Conversation
 from dsd_client.relaxation import Relaxation
 from dsd_client.results import Chunk, Result, Stats, Token
 from dsd_client.target_model import TargetModel
+from dsd_client.tracing import Traced, begin
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.events import CommittedToken, FinishReason, Origin
 from dsd_core.errors import DsdError, UsageError
@@ -27,6 +28,7 @@ class AnswerStream:
         rule: ChoiceRule,
         relaxation: Relaxation,
         logprobs: int,
+        traced: Traced,
         auditor: Auditor | None = None,
     ) -> None:
         self._conversation = conversation
@@ -36,6 +38,7 @@ class AnswerStream:
         self._logprobs = logprobs
         self._is_blind = False
         """A stage that is too old sends no statistics."""
+        self._traced = traced
         self._auditor = auditor
         self._tokens: list[Token] = []
         self._choices: list[int] = []
@@ -61,6 +64,8 @@ class AnswerStream:
         text = AnswerText(self._target.tokenizer, prompt, stop)
         clock = _Clock(self._conversation)
         reason = FinishReason.CANCELLED
+        failure: Exception | None = None
+        trace = self._conversation.trace = begin(self._traced, max_new_tokens)
         answer = self._conversation.answer(prompt, max_new_tokens, self._target.end_tokens)
         try:
             async for committed in answer:
@@ -72,14 +77,21 @@ class AnswerStream:
             if rest := self._flush(text):
                 yield rest
         except DsdError as error:
+            failure = error
             if rest := self._flush(text):
                 yield rest
             error.text, error.token_ids = self._text, tuple(token.id for token in self._tokens)
+            raise
+        except Exception as bug:
+            failure = bug
             raise
         finally:
             await answer.aclose()
             self._flush(text)
             self._result = Result(tuple(self._tokens), self._text, reason, self._stats(clock))
+            self._conversation.trace = None
+            if trace:
+                trace.end(self._result, self._conversation.route, failure)
             self._offer_for_audit(prompt)
 
     def _stats(self, clock: "_Clock") -> Stats:

@@ -27,6 +27,7 @@ from dsd_client.remote_drafter import SwarmSource
 from dsd_client.results import Chunk, Result
 from dsd_client.swarm import Stage, Swarm, Wishes
 from dsd_client.target_model import TargetModel
+from dsd_client.tracing import Traced
 from dsd_core import embedded
 from dsd_core.decoding.choice.acceptance import TOLERANCE_NATS
 from dsd_core.decoding.choice.audit import AUDIT_TOLERANCE_NATS, FLOOR
@@ -251,10 +252,16 @@ class Client:
         if isinstance(policy, Streaming):
             policy = Streaming(candidates, options.get("lookahead"), self._experience.pop(learnt_on, None))
         session = Session(policy, config, relaxation.rule)
+<<<<<<< HEAD
         async with Conversation(
             session, link, source, drafter, timeout=self._timeout, auditor=self._auditor
         ) as conversation:
             yield AnswerStream(conversation, self.target, rule, relaxation, logprobs, self._auditor)
+=======
+        async with Conversation(session, link, source, drafter, timeout=self._timeout) as conversation:
+            traced = Traced(self.target.name, _mode(policy))
+            yield AnswerStream(conversation, self.target, rule, relaxation, logprobs, traced, self._auditor)
+>>>>>>> ops
         if isinstance(policy, Streaming):
             self._experience[learnt_on] = policy.experience
             while len(self._experience) > MOST_CHAINS:
@@ -330,6 +337,11 @@ def _policy(speculation: str, lookahead: int | None, candidates: int) -> Lookahe
             return Streaming(candidates, lookahead)
         case _:
             raise UsageError(f"there is no speculation {speculation!r}; use streaming, blocking or off")
+
+
+def _mode(policy: Lookahead) -> str:
+    """As `_policy` takes it."""
+    return "off" if isinstance(policy, Plain) else type(policy).__name__.lower()
 
 
 def _asked(options: ConversationOptions) -> Asked:

@@ -15,6 +15,7 @@ from dsd_client.drafting import SessionDrafter
 from dsd_client.lane_link import LaneLink
 from dsd_client.lane_source import LaneSource
 from dsd_client.swarm import Stage
+from dsd_client.tracing import RequestTrace
 from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.events import (
     Action,
@@ -73,6 +74,8 @@ class Conversation:
         """The stages of the lane that leads, or led last."""
         self.heard: set[tuple[Stage, ...]] = set()
         """The chains that gave verdicts since the last question."""
+        self.trace: RequestTrace | None = None
+        """Hears of the rounds of the question that is being answered."""
         self._source = source
         self._drafter = drafter
         self._timeout = timeout
@@ -168,6 +171,8 @@ class Conversation:
             return self._step(LaneLost(event.lane))
         log.debug("%s -> %s", event, actions)
         if isinstance(event, VerdictsArrived):
+            if self.trace:
+                self.trace.answered(event)
             self._alone_since = None
             if link := self._links.get(event.lane):
                 self.heard.add(tuple(link.stages))
@@ -196,6 +201,8 @@ class Conversation:
         link = self._links.get(send.lane)
         if link is not None:  # Else it is lost, and the session will hear of it.
             link.send(send.frame)
+            if self.trace:
+                self.trace.sent(send.lane, send.frame, link.route)
 
     def _follow(self, link: LaneLink) -> None:
         self._start(self._listen, link)
@@ -243,6 +250,8 @@ class Conversation:
         link = self._links.pop(lane, None)
         if link is None:
             return
+        if self.trace:
+            self.trace.lost(lane)
         sent, received = self._closed_links_bytes
         self._closed_links_bytes = sent + link.bytes_sent, received + link.bytes_received
         closing = asyncio.create_task(link.close())

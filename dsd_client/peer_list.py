@@ -4,7 +4,8 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import grpc.aio
 
@@ -23,36 +24,45 @@ MAX_ALIKE = 8
 """Of peers that hold the same span, so many are looked at."""
 
 
-async def list_peers(channel: grpc.aio.Channel, manifest_hash: str, swarm: bytes) -> list[PeerRecord]:
-    """The stages of a model that the peer behind `channel` knows of. Raises DsdError.
+@dataclass(frozen=True, slots=True)
+class PeerList:
+    """Whom a peer knows of."""
+
+    alive: tuple[PeerRecord, ...] = ()
+    suspected: tuple[PeerRecord, ...] = ()
+    """Who answers neither it nor others. That is hearsay: what such a peer answers us counts for more."""
+
+    def __bool__(self) -> bool:
+        return bool(self.alive)
+
+    def of(self, wanted: Callable[[PeerRecord], bool]) -> "PeerList":
+        return PeerList(tuple(filter(wanted, self.alive)), tuple(filter(wanted, self.suspected)))
+
+
+async def list_stages(channel: grpc.aio.Channel, manifest_hash: str, swarm: bytes) -> PeerList:
+    """The stages of a model that the peer behind `channel` knows of, with those that load or leave. Raises DsdError.
 
     That a record is signed is checked here, that it is true is not: `require_true` compares it with what the stage says itself.
     """
-    records = await _list(channel, bytes.fromhex(manifest_hash), swarm)
-    return [record for record in records if _serves(record, manifest_hash)]
-
-
-async def list_holders(channel: grpc.aio.Channel, manifest_hash: str, swarm: bytes) -> list[PeerRecord]:
-    """As `list_peers`, with those that load or leave. Raises DsdError."""
-    records = await _list(channel, bytes.fromhex(manifest_hash), swarm)
-    return [record for record in records if record.role is Role.TARGET]
+    peers = await _list(channel, bytes.fromhex(manifest_hash), swarm)
+    return peers.of(lambda record: record.role is Role.TARGET and record.holding.manifest_hash == manifest_hash)
 
 
 async def list_drafters(channel: grpc.aio.Channel, swarm: bytes) -> list[PeerRecord]:
     """Some of the drafters that the peer behind `channel` knows of, whatever model they draft with. Raises DsdError."""
-    records = await _list(channel, b"", swarm)
-    drafters = [record for record in records if record.role is Role.DRAFTER and record.state is State.SERVING]
+    peers = await _list(channel, b"", swarm)
+    drafters = [record for record in peers.alive if record.role is Role.DRAFTER and record.state is State.SERVING]
     return random.sample(drafters, min(len(drafters), MAX_ALIKE))
 
 
-async def _list(channel: grpc.aio.Channel, manifest_hash: bytes, swarm: bytes) -> list[PeerRecord]:
+async def _list(channel: grpc.aio.Channel, manifest_hash: bytes, swarm: bytes) -> PeerList:
     request = peer_pb2.ListPeersRequest(manifest_hash=manifest_hash)
     try:
         answer = await peer_stub(channel).ListPeers(request, timeout=CALL_SECONDS)
     except grpc.aio.AioRpcError as failure:
         raise error_of(failure, "a peer that was asked for others") from None
-    records = await asyncio.to_thread(_signed_records, answer.records)
-    return [record for record in records if record.swarm == swarm]
+    peers = await asyncio.to_thread(_signed_peers, answer)
+    return peers.of(lambda record: record.swarm == swarm)
 
 
 def few_of_each_span(records: Iterable[PeerRecord]) -> list[PeerRecord]:
@@ -72,6 +82,10 @@ def require_true(record: PeerRecord, said: stage_pb2.DescribeResponse) -> None:
         raise ProtocolError(f"the peer at {record.addresses[0]} is not what its record says; it is left out")
 
 
+def _signed_peers(answer: peer_pb2.ListPeersResponse) -> PeerList:
+    return PeerList(tuple(_signed_records(answer.records)), tuple(_signed_records(answer.suspected)))
+
+
 def _signed_records(messages: Sequence[peer_pb2.SignedRecord]) -> list[PeerRecord]:
     records = []
     for message in messages:
@@ -83,7 +97,3 @@ def _signed_records(messages: Sequence[peer_pb2.SignedRecord]) -> list[PeerRecor
         else:
             records.append(signed.record)
     return records
-
-
-def _serves(record: PeerRecord, manifest_hash: str) -> bool:
-    return record.role is Role.TARGET and record.state is State.SERVING and record.holding.manifest_hash == manifest_hash

@@ -19,8 +19,8 @@ class PeerView:
 
     address: str
     state: str
-    """"serving", "joining" or "draining", as it says itself; "suspected" where it says so and does not answer us,
-    "unreachable" where it does not answer and says nothing, "refused" where we cannot use it."""
+    """"serving", "joining" or "draining", as it says itself; "unreachable" where it does not answer us, "suspected" where it
+    answers others neither; "refused" where we cannot use it."""
     peer_id: str | None = None
     model: str | None = None
     """What its owner calls it."""
@@ -50,7 +50,7 @@ class PeerView:
         seconds = capacity.frame_seconds + capacity.node_seconds if capacity else 0.0
         return cls(
             address=str(address),
-            state=(record.state if record else State.SERVING).value,
+            state=_stated(said, record).value,
             peer_id=peer,
             model=said.model,
             layers=(said.first_layer, said.end_layer),
@@ -63,16 +63,17 @@ class PeerView:
         )
 
     @classmethod
-    def absent(cls, address: Address, error: DsdError, record: PeerRecord | None) -> "PeerView":
+    def absent(
+        cls, address: Address, error: DsdError, record: PeerRecord | None, *, is_suspected: bool = False
+    ) -> "PeerView":
         """A peer that did not describe itself, or not as one that we can use."""
-        if isinstance(error, Refused):
-            return cls(str(address), REFUSED, problem=str(error))
+        state = _absent_state(error, record, is_suspected)
         if record is None:
-            return cls(str(address), UNREACHABLE, problem=str(error))
+            return cls(str(address), state, problem=str(error))
         span = record.holding.span
         return cls(
             str(address),
-            SUSPECTED,
+            state,
             peer_id=record.peer,
             model=record.holding.model,
             layers=(span.start, span.stop),
@@ -80,6 +81,20 @@ class PeerView:
             dtype=record.holding.dtype,
             problem=str(error),
         )
+
+
+def _stated(said: stage_pb2.DescribeResponse, record: PeerRecord | None) -> State:
+    """What it says now counts for more than what it said to all."""
+    if said.draining:
+        return State.DRAINING
+    return record.state if record else State.SERVING
+
+
+def _absent_state(error: DsdError, record: PeerRecord | None, is_suspected: bool) -> str:
+    """One that loads refuses to describe itself."""
+    if isinstance(error, Refused):
+        return REFUSED if record is None or record.state is State.SERVING else record.state.value
+    return SUSPECTED if is_suspected else UNREACHABLE
 
 
 def coverage(peers: Sequence[PeerView]) -> list[int]:

@@ -17,7 +17,7 @@ class SeenPeer:
 
     address: str
     state: str
-    """joining, serving or draining; silent, where it does not answer, or refused."""
+    """joining, serving or draining; silent, where it does not answer; suspected, where it answers others neither; refused."""
     peer_id: str | None = None
     layers: tuple[int, int] | None = None
     """From the first up to, not including, the second."""
@@ -55,7 +55,10 @@ async def survey(swarm: Swarm, model: str, manifest_hash: str, num_layers: int) 
     """Ask around, and then each peer of the model. Raises NoPeers if none was named and none is remembered."""
     records, answers = await swarm.look_at_all(manifest_hash)
     route, problem = _route([answer for answer in answers.values() if isinstance(answer, Stage)], answers)
-    seen = [_seen(address, answer, records.get(address), route) for address, answer in answers.items()]
+    seen = [
+        _seen(address, answer, records.get(address), route, is_suspected=swarm.is_suspected(address))
+        for address, answer in answers.items()
+    ]
     seen.sort(key=lambda peer: (peer.layers or (num_layers, num_layers), peer.address))
     return Survey(model, num_layers, seen, problem)
 
@@ -71,7 +74,14 @@ def _route(
         return frozenset(), error
 
 
-def _seen(address: Address, answer: Stage | DsdError, record: PeerRecord | None, route: frozenset[Address]) -> SeenPeer:
+def _seen(
+    address: Address,
+    answer: Stage | DsdError,
+    record: PeerRecord | None,
+    route: frozenset[Address],
+    *,
+    is_suspected: bool,
+) -> SeenPeer:
     stated = {} if record is None else _stated(record)
     if isinstance(answer, Stage):
         described = {
@@ -82,13 +92,13 @@ def _seen(address: Address, answer: Stage | DsdError, record: PeerRecord | None,
         }
         state = State.DRAINING if answer.description.draining else State.SERVING
         return SeenPeer(str(address), state.value, in_route=address in route, **{**stated, **described})
-    return SeenPeer(str(address), _state(answer, record), problem=str(answer), **stated)
+    return SeenPeer(str(address), _state(answer, record, is_suspected), problem=str(answer), **stated)
 
 
-def _state(failure: DsdError, record: PeerRecord | None) -> str:
+def _state(failure: DsdError, record: PeerRecord | None, is_suspected: bool) -> str:
     """Of a peer that does not describe itself. One that loads refuses to."""
     if isinstance(failure, PeerLost | NoPeers | TimedOut):
-        return "silent"
+        return "suspected" if is_suspected else "silent"
     return "refused" if record is None or record.state is State.SERVING else record.state.value
 
 

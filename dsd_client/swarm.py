@@ -7,16 +7,17 @@ import random
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import grpc.aio
 
-from dsd_client.peer_list import few_of_each_span, list_drafters, list_holders, list_peers, require_true
+from dsd_client.peer_list import PeerList, few_of_each_span, list_drafters, list_stages, require_true
 from dsd_client.peer_view import PeerView
 from dsd_client.remote_drafter import DrafterPeer
 from dsd_core.decoding.chains.round_trips import RoundTrips
 from dsd_core.decoding.chains.routing import Links, Offer, chain, traversal_seconds
 from dsd_core.errors import DsdError, NoPeers, NotCovered, ProtocolError, Refused, UsageError
-from dsd_core.membership.record import PeerRecord
+from dsd_core.membership.record import PeerRecord, State
 from dsd_core.membership.ways import has_room, stage_seconds, stated_round_trips
 from dsd_core.network.address import Address
 from dsd_core.network.banned_peers import BannedPeers
@@ -32,6 +33,8 @@ from dsd_core.wire.v1 import stage_pb2
 from dsd_core.wire.versions import versions_from_wire
 
 log = logging.getLogger(__name__)
+
+Found = TypeVar("Found", list[PeerRecord], PeerList)
 
 CALL_SECONDS = 10.0
 LOOK_SECONDS = 2.0
@@ -107,6 +110,9 @@ class Swarm:
         self._last = last or LastSwarm(None)
         self._peers = dict(seeds.peers)
         self._records: dict[Address, PeerRecord] = {}
+        self._aside: dict[Address, PeerRecord] = {}
+        """Peers that load, leave or are suspected: in no chain, and looked at where somebody wants to see all peers."""
+        self._suspected: frozenset[Address] = frozenset()
         self._looked_at = -math.inf
         self._left_out: set[str] = set()
         """What was said of peers that are done without; once is enough."""
@@ -135,11 +141,11 @@ class Swarm:
     async def look(self, manifest_hash: str) -> list[PeerView]:
         """What every known peer says of itself, or why it does not."""
         await self._look_around(manifest_hash)
-        return await asyncio.gather(*(self._view(address, manifest_hash) for address in self._peers))
+        return await asyncio.gather(*(self._view(address, manifest_hash) for address in self._all_peers()))
 
     async def drafters(self, vocabulary_hash: str) -> list[DrafterPeer]:
         """The peers that draft in a vocabulary, in no order. Peers that do not answer do not draft."""
-        found = await _first_answer([self._drafters_at(address) for address in self._some_peers()])
+        found = await _first_answer([self._drafters_at(address) for address in self._some_peers()]) or []
         peers = {record.addresses[0]: record.peer for record in found if self._may_be_at(record)}
         asking = (self._describe_drafter(*each) for each in (dict(self._seeds.peers) | peers).items())
         answers = await asyncio.gather(*asking, return_exceptions=True)
@@ -172,11 +178,11 @@ class Swarm:
     ) -> tuple[Mapping[Address, PeerRecord], Mapping[Address, Stage | DsdError]]:
         """All that the peers of a model say of themselves, and what each answers, or why it does not. Raises NoPeers."""
         self._require_peers()
-        found = await _first_answer([self._holders_at(address, manifest_hash) for address in self._some_peers()])
-        self._take(few_of_each_span(found))
-        addresses = list(self._peers)
+        found = await _first_answer([self._stages_at(address, manifest_hash) for address in self._some_peers()])
+        self._take(found or PeerList())
+        addresses = self._all_peers()
         answers = await asyncio.gather(*(self._answer_of(address, manifest_hash) for address in addresses))
-        return self._records, dict(zip(addresses, answers, strict=True))
+        return self._aside | self._records, dict(zip(addresses, answers, strict=True))
 
     async def _answer_of(self, address: Address, manifest_hash: str) -> Stage | DsdError:
         try:
@@ -184,13 +190,9 @@ class Swarm:
         except DsdError as error:
             return error
 
-    async def _holders_at(self, address: Address, manifest_hash: str) -> list[PeerRecord]:
-        try:
-            _, channel = await self._channel(address)
-            return await list_holders(channel, manifest_hash, self._seeds.swarm or b"")
-        except DsdError as error:
-            log.debug("%s", error)
-            return []
+    def is_suspected(self, address: Address) -> bool:
+        """Whether others say of the peer there that it does not answer. Whoever answers us is not to be suspected."""
+        return address in self._suspected
 
     def _require_peers(self) -> None:
         if not self._peers:
@@ -206,18 +208,18 @@ class Swarm:
         now = asyncio.get_running_loop().time()
         if now - self._looked_at < LOOK_SECONDS or not isinstance(self._transport, Secure):
             return
-        if records := await _first_answer([self._records_at(address, manifest_hash) for address in self._some_peers()]):
+        if found := await _first_answer([self._stages_at(address, manifest_hash) for address in self._some_peers()]):
             self._looked_at = now
-            self._take(few_of_each_span(records))
+            self._take(found)
             await self._remember()
 
-    async def _records_at(self, address: Address, manifest_hash: str) -> list[PeerRecord]:
+    async def _stages_at(self, address: Address, manifest_hash: str) -> PeerList:
         try:
             _, channel = await self._channel(address)
-            return await list_peers(channel, manifest_hash, self._seeds.swarm or b"")
+            return await list_stages(channel, manifest_hash, self._seeds.swarm or b"")
         except DsdError as error:
             log.debug("%s", error)
-            return []
+            return PeerList()
 
     async def _drafters_at(self, address: Address) -> list[PeerRecord]:
         try:
@@ -230,13 +232,23 @@ class Swarm:
     def _some_peers(self) -> list[Address]:
         return random.sample(list(self._peers), min(len(self._peers), ASKED))
 
-    def _take(self, records: Sequence[PeerRecord]) -> None:
+    def _take(self, found: PeerList) -> None:
         """Whom to dial from now on. An address at which somebody has answered is not given to another that claims it."""
-        self._records = {}
-        for record in records:
-            if self._may_be_at(record):
-                self._records[record.addresses[0]] = record
+        serving = [record for record in found.alive if record.state is State.SERVING]
+        others = [record for record in found.alive if record.state is not State.SERVING]
+        self._records = self._by_address(serving)
+        self._aside = self._by_address([*others, *found.suspected])
+        self._suspected = frozenset(record.addresses[0] for record in found.suspected)
         self._peers = dict(self._seeds.peers) | {address: record.peer for address, record in self._records.items()}
+
+    def _by_address(self, records: Sequence[PeerRecord]) -> dict[Address, PeerRecord]:
+        return {record.addresses[0]: record for record in few_of_each_span(records) if self._may_be_at(record)}
+
+    def _all_peers(self) -> list[Address]:
+        return list(self._peers | self._aside)
+
+    def _record_of(self, address: Address) -> PeerRecord | None:
+        return self._records.get(address) or self._aside.get(address)
 
     def _may_be_at(self, record: PeerRecord) -> bool:
         return self._peer_at(record.addresses[0]) in (None, record.peer)
@@ -259,8 +271,8 @@ class Swarm:
         try:
             stage = await self._describe(address, manifest_hash)
         except DsdError as error:
-            return PeerView.absent(address, error, self._records.get(address))
-        return PeerView.of(address, stage.peer, stage.description, stage.round_trip, stage.record)
+            return PeerView.absent(address, error, self._record_of(address), is_suspected=self.is_suspected(address))
+        return PeerView.of(address, stage.peer, stage.description, stage.round_trip, self._record_of(address))
 
     async def _describe(self, address: Address, manifest_hash: str) -> Stage:
         try:
@@ -303,7 +315,8 @@ class Swarm:
         return await DrafterPeer.at(address, channel)
 
     async def _channel(self, address: Address) -> tuple[PeerId, grpc.aio.Channel]:
-        return await self._channel_to(address, self._peers[address])
+        aside = self._aside.get(address)
+        return await self._channel_to(address, self._peers.get(address) or (aside.peer if aside else None))
 
     async def _channel_to(self, address: Address, peer: PeerId | None) -> tuple[PeerId, grpc.aio.Channel]:
         """To the peer that was named, or else to whoever was met at the address first."""
@@ -326,14 +339,14 @@ class Swarm:
         return peer
 
 
-async def _first_answer(asking: Sequence[Coroutine[object, object, list[PeerRecord]]]) -> list[PeerRecord]:
-    """The first that is not empty."""
+async def _first_answer(asking: Sequence[Coroutine[object, object, Found]]) -> Found | None:
+    """The first that is not empty, if there is one."""
     tasks = [asyncio.create_task(asks) for asks in asking]
     try:
         for answer in asyncio.as_completed(tasks):
-            if records := await answer:
-                return records
-        return []
+            if found := await answer:
+                return found
+        return None
     finally:
         for task in tasks:
             task.cancel()

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,3 +117,10 @@ def test_what_is_pure_passes() -> None:
 
 def test_a_relative_import_is_resolved() -> None:
     assert list(imported("from . import a\nfrom .b import c\nfrom .. import d", "x.y")) == ["x.y.a", "x.y.b.c", "x.d"]
+
+
+@pytest.mark.parametrize("package", ["dsd_core", "dsd_node", "dsd_client"])
+def test_its_types_are_for_users_too(package: str) -> None:
+    assert (ROOT / package / "py.typed").exists()
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]
+    assert "py.typed" in packaged[package]

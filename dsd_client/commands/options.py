@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from dsd_client.telemetry import with_telemetry
 from dsd_core import data_dirs
 from dsd_core.decoding.choice.acceptance import MODES, TOLERANCE_NATS
 from dsd_core.decoding.lookahead.streaming import CANDIDATES
@@ -153,7 +154,7 @@ def with_bench_options(command: Command) -> Command:
 
 
 def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
-    command = with_log_options(command)
+    command = with_log_options(with_telemetry(command))
     for option in reversed(options):
         command = option(command)
     return command

@@ -108,6 +108,11 @@ class Membership:
         members = (member for handle, member in self.table.items() if handle not in self.table.suspected)
         return [member.signed for member in members if not member.is_expired(now)]
 
+    def suspected(self, now: float) -> list[SignedRecord]:
+        """Of all members that are."""
+        members = (self.table[handle] for handle in self.table.suspected)
+        return [member.signed for member in members if not member.is_expired(now)]
+
     def step(self, event: Event, now: float) -> list[Action]:
         match event:
             case Tick():

@@ -11,6 +11,7 @@ from huggingface_hub import HfApi, constants, errors, hf_hub_download
 
 from dsd_core.errors import InvalidWeights, ModelNotFound
 from dsd_core.model.checksums import of_blob
+from dsd_core.model.nearest import advice, cached_models
 from dsd_core.model.repository import files_in, one_line
 from dsd_core.model.weight_file import TensorShape, read_header
 
@@ -114,17 +115,17 @@ def _hub_errors(repository_id: str) -> Iterator[None]:
     try:
         yield
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        what_to_do = advice(repository_id, cached_models(), "go online once to fetch it")
         raise ModelNotFound(
-            f"{repository_id} is not in the local cache and the hub cannot be reached; go online once to fetch it"
+            f"{repository_id} is not in the local cache and the hub cannot be reached; {what_to_do}"
         ) from error
     except errors.EntryNotFoundError as error:
         raise ModelNotFound(f"{repository_id} lacks a file of a model ({one_line(error)}); choose another") from error
     except errors.GatedRepoError as error:
         raise ModelNotFound(f"{repository_id} is gated; accept its terms on the hub and set HF_TOKEN") from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        raise ModelNotFound(
-            f"the hub has no model {repository_id}; check the id and revision, and HF_TOKEN if it is private"
-        ) from error
+        what_to_do = advice(repository_id, cached_models(), "check the id and revision, and HF_TOKEN if it is private")
+        raise ModelNotFound(f"the hub has no model {repository_id}; {what_to_do}") from error
     except (errors.SafetensorsParsingError, errors.NotASafetensorsRepoError) as error:
         raise InvalidWeights(f"{repository_id} has no sound safetensors weights; choose another revision") from error
     except (OSError, NetworkError) as error:

@@ -4,8 +4,10 @@ One block of memory holds them all, so giving it back is one deallocation, and n
 Layout: [layers, 2 (keys, values), heads, slots, head_dim]. Attention reads the slots in use as views of it.
 """
 
+import mmap
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
-from mmap import mmap
 
 import numpy as np
 import torch
@@ -80,7 +82,19 @@ def _allocate(layout: KvLayout, slots: int, device: torch.device) -> torch.Tenso
 
 def _mapped(nbytes: int, dtype: torch.dtype) -> torch.Tensor:
     """Memory of its own from the operating system, which gets it back whole: the C library would keep some for later."""
-    return torch.frombuffer(mmap(-1, nbytes), dtype=dtype)
+    return torch.frombuffer(_private(nbytes), dtype=dtype)
+
+
+def _private(nbytes: int) -> mmap.mmap:
+    """Ours alone: shared memory counts as a container's page cache, which looks as if it could be taken back. Large pages,
+    where there are any, are touched in a fifth of the time, and a session waits for that."""
+    if sys.platform == "win32":
+        return mmap.mmap(-1, nbytes)
+    block = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if sys.platform == "linux":
+        with suppress(OSError):  # a kernel without them
+            block.madvise(mmap.MADV_HUGEPAGE)
+    return block
 
 
 def _split_layers(block: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsd_core.errors import InvalidWeights, ModelNotFound, UnsupportedModel
 from dsd_core.model import families
+from dsd_core.model.nearest import advice, directories_beside
 from dsd_core.model.repository import Directory, Repository, one_line
 from dsd_core.model.weight_file import TensorShape
 
@@ -92,7 +93,8 @@ def _repository(model: str) -> Repository:
     if path.is_dir():
         return Directory(path)
     if path.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise ModelNotFound(f"there is no model directory {model}; check the path, or give a hub id like Qwen/Qwen3-8B")
+        what_to_do = advice(str(path), directories_beside(path), "check the path, or give a hub id like Qwen/Qwen3-8B")
+        raise ModelNotFound(f"there is no model directory {model}; {what_to_do}")
     if not is_hub_id(model):
         raise ModelNotFound(f"the hub has no model {model[:100]!r}; name a directory, or an id like Qwen/Qwen3-8B")
     from dsd_core.model.hub import HubRepository

@@ -76,6 +76,11 @@ class Gossiper:
         """Of all members that seem to be alive, ourselves among them."""
         return self._membership.records(_now())
 
+    @property
+    def suspected(self) -> list[SignedRecord]:
+        """Of all members that seem not to be, and may yet refute it."""
+        return self._membership.suspected(_now())
+
     def say(self, statement: Callable[[], Statement]) -> None:
         """Tell the swarm at once; from then on `statement` is asked whenever our record is signed anew."""
         self._statement = statement

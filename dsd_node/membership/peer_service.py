@@ -1,10 +1,12 @@
 """The RPCs by which peers find each other."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from dsd_core.errors import ProtocolError, UsageError
 from dsd_core.membership.membership import MAX_RECORDS
+from dsd_core.membership.record import SignedRecord
 from dsd_core.network.address import Address
 from dsd_core.network.certificates import caller
 from dsd_core.network.identity import peer_id_of
@@ -42,8 +44,9 @@ class PeerService(peer_pb2_grpc.PeerServiceServicer):
 
     async def ListPeers(self, request: peer_pb2.ListPeersRequest, context: Context) -> peer_pb2.ListPeersResponse:
         wanted = request.manifest_hash.hex()
-        found = [signed for signed in self._gossiper.records if wanted in ("", signed.record.holding.manifest_hash)]
-        return peer_pb2.ListPeersResponse(records=[signed_to_wire(signed, 0.0) for signed in found[:MAX_RECORDS]])
+        return peer_pb2.ListPeersResponse(
+            records=_holders(self._gossiper.records, wanted), suspected=_holders(self._gossiper.suspected, wanted)
+        )
 
     async def DialBack(self, request: peer_pb2.DialBackRequest, context: Context) -> peer_pb2.DialBackResponse:
         async with answering(context):
@@ -55,3 +58,8 @@ class PeerService(peer_pb2_grpc.PeerServiceServicer):
                 response.reason = await self._dial_back.reaches(caller(context), Address(host, request.port))
                 response.reached = not response.reason
             return response
+
+
+def _holders(records: Sequence[SignedRecord], manifest_hash: str) -> list[peer_pb2.SignedRecord]:
+    found = [signed for signed in records if manifest_hash in ("", signed.record.holding.manifest_hash)]
+    return [signed_to_wire(signed, 0.0) for signed in found[:MAX_RECORDS]]

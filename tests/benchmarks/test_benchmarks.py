@@ -1,11 +1,12 @@
 """Every benchmark of modes, with next to nothing to measure: real processes, links, tables and files."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import adaptive_speed, communication, gpu_like, law, real_pair, table1, tls
+from benchmarks import adaptive_speed, communication, first_token, gateway, gpu_like, law, real_pair, table1, tls
 from dsd_client.comparison import MODES
 
 TINY = ["--prompts", "2", "--tokens", "8", "--plain-tokens", "4", "--repeats", "1"]
@@ -87,3 +88,18 @@ async def test_communication(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 async def test_tls(capsys: pytest.CaptureFixture[str]) -> None:
     await tls.main(["--tokens", "4", "--repeats", "1", "--stages", "1"])
     assert "TLS costs" in capsys.readouterr().out
+
+
+async def test_first_token(capsys: pytest.CaptureFixture[str]) -> None:
+    await first_token.main(["--nodes", "1", "--words", "8", "--repeats", "1"])
+    printed = capsys.readouterr().out
+    assert "transformers" in printed
+    assert "1 node" in printed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processor time is read from /proc")
+async def test_gateway(capsys: pytest.CaptureFixture[str]) -> None:
+    await gateway.main(["--tokens", "4", "--repeats", "1"])
+    printed = capsys.readouterr().out
+    assert "OpenAI" in printed
+    assert "for each further chunk" in printed

@@ -35,8 +35,9 @@ def test_peers_that_do_not_answer() -> None:
     lost = PeerLost("it is gone")
     assert PeerView.absent(HERE, lost, None).state == "unreachable"
     assert PeerView.absent(HERE, Refused("another model"), record()).state == "refused"
-    suspected = PeerView.absent(HERE, lost, record())
-    assert (suspected.state, suspected.layers, suspected.problem) == ("suspected", (1, 3), "it is gone")
+    for is_suspected, state in ((False, "unreachable"), (True, "suspected")):
+        absent = PeerView.absent(HERE, lost, record(), is_suspected=is_suspected)
+        assert (absent.state, absent.layers, absent.problem) == (state, (1, 3), "it is gone")
 
 
 def test_only_who_serves_covers() -> None:

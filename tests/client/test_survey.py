@@ -1,5 +1,6 @@
 """Whether a model is covered, by whom, and in what state they are."""
 
+import asyncio
 import json
 import socket
 from pathlib import Path
@@ -7,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from dsd_client import Client
 from dsd_client.commands.status import status
+from dsd_client.swarm import LOOK_SECONDS
 from dsd_core.errors import NoPeers, NotCovered, Refused
-from tests.client.test_discovery import Members, members
-from tests.conftest import LAYERS, InProcessSwarm, TinyModel
+from dsd_core.membership.ids import handle_of
+from tests.client.test_discovery import SECONDS, Members, members
+from tests.conftest import LAYERS, InProcessSwarm, TinyModel, eventually
 
 __all__ = ["members"]
 
@@ -54,6 +58,44 @@ async def test_who_drains_and_who_is_silent(
         first.address: "serving", draining.address: "draining", nobody: "silent"
     }  # fmt: skip
     assert "layer 2" in found["problem"]
+
+
+async def test_who_is_suspected(
+    members: Members, target: TinyModel, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """By others, of a peer that does not answer us either. One that answers us is what it says itself."""
+    first = await members.start(range(LAYERS))
+    others = [await members.start(range(2), [first.address]), await members.start(range(2, LAYERS), [first.address])]
+    gossiper = members.seats[0].gossiper
+    await others[0].kill()
+    await eventually(lambda: bool(gossiper.suspected), SECONDS)
+    for other in others:  # and here somebody is wrong
+        gossiper._membership.table.suspected.setdefault(handle_of(other.peer), asyncio.get_running_loop().time() + 60)
+    found = await seen(target, [first.address], capsys, tmp_path)
+    assert {peer["address"]: (peer["state"], tuple(peer["layers"])) for peer in found["peers"]} == {
+        first.address: ("serving", (0, LAYERS)),
+        others[0].address: ("suspected", (0, 2)),
+        others[1].address: ("serving", (2, LAYERS)),
+    }
+    assert next(peer for peer in found["peers"] if peer["state"] == "suspected")["problem"]
+
+
+async def test_the_gateways_page_is_told_the_same(members: Members, target: TinyModel) -> None:
+    first = await members.start(range(LAYERS))
+    gone = await members.start(range(2), [first.address])
+    leaving = await members.start(range(2, LAYERS), [first.address])
+    leaving.service._draining = True
+    async with Client([first.address], str(target), "none") as client:
+        gossiper = members.seats[0].gossiper
+        await gone.kill()
+        await eventually(lambda: bool(gossiper.suspected), SECONDS)
+        gossiper._membership.table.suspected[handle_of(gone.peer)] += 60
+        await asyncio.sleep(LOOK_SECONDS)
+        assert {peer.address: peer.state for peer in await client.peers()} == {
+            first.address: "serving", gone.address: "suspected", leaving.address: "draining"
+        }  # fmt: skip
+        # It is in no chain, so nobody waits for it.
+        assert (await client.generate("the quick", max_new_tokens=3)).stats.reroutes == 0
 
 
 async def test_peers_of_another_model(

@@ -1,4 +1,4 @@
-"""Every command and program in the documents is run; those that need other machines or a hub are parsed."""
+"""Every command of ours and every program in the documents is run; those that need a hub or a daemon are parsed."""
 
 import os
 import re
@@ -47,7 +47,7 @@ def own_swarm() -> list[list[str]]:
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_command_exists(command: list[str], tmp_path: Path) -> None:
-    program, *arguments = dropwhile(lambda word: "=" in word, command)
+    program, *arguments = without_settings(command)
     if program == "make":
         subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True)
     elif program in CLIS:
@@ -97,22 +97,84 @@ def nodes(starts: list[list[str]]) -> Iterator[None]:
         homes.cleanup()
 
 
+PORTS = dict(zip(("4100", "4101", "9100", "4318"), map(str, free_ports(4)), strict=True))
+"""Those of the documents, and those of this run."""
+HUB = "Qwen/"
+"""Whoever names such a model needs a hub: those commands are parsed above, and no more."""
+
+
+def moved(text: str) -> str:
+    """On this machine, and at ports of this run. Where other machines are named, ours has to do."""
+    text = text.replace("bob.example.org:4100", "127.0.0.1:4101").replace("0.0.0.0:4100", "127.0.0.1:4101")
+    text = text.replace("alice.example.org", "127.0.0.1")
+    return re.sub(r"\b(4100|4101|9100|4318)\b", lambda port: PORTS[port.group()], text)
+
+
+def run_line(line: list[str], **environment: str) -> "subprocess.CompletedProcess[str]":
+    module, *arguments = line[0].replace("-", "_"), *line[1:]
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env=os.environ | environment,
+        input="/exit\n",
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
 def test_own_swarm_and_program() -> None:
     """The README's nodes are started; its client commands and its Python program ask them."""
-    ports = dict(zip(("4100", "4101"), map(str, free_ports(2)), strict=True))
-
-    def moved(text: str) -> str:
-        return re.sub("410[01]", lambda port: ports[port.group()], text)
-
     lines = [[moved(word) for word in line] for line in own_swarm()]
     program = moved(blocks("README.md", "python")[0])
     with nodes([line for line in lines if line[0] == "dsd-node"]):
         for line in (line for line in lines if line[0] == "dsd-client"):
-            done = subprocess.run(
-                [sys.executable, "-m", "dsd_client", *line[1:]], input="/exit\n", capture_output=True, text=True, timeout=120
-            )
+            done = run_line(line)
             assert done.returncode == 0, done.stderr
             assert done.stdout.strip() or "chat" in line
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
+
+
+def others() -> list[list[str]]:
+    """Commands of ours that stand outside that section and need no hub."""
+    ours = [line for line in commands() if without_settings(line)[0] in CLIS and line not in own_swarm()]
+    return [line for line in ours if not any(word.startswith(HUB) for word in line)]
+
+
+def without_settings(line: list[str]) -> list[str]:
+    return list(dropwhile(lambda word: "=" in word, line))
+
+
+@pytest.fixture(scope="module")
+def readmes_first_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """One node with the whole model where the documents have one; yields an environment that knows it."""
+    with nodes([["dsd-node", "start", "--listen", moved("127.0.0.1:4100"), "--no-lan"]]):
+        home = str(tmp_path_factory.mktemp("home"))
+        # What is not said: nothing of this machine's own, and no port that may be taken.
+        yield {"XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home, "DSD_JOIN": moved("127.0.0.1:4100"), "DSD_PORT": "0"}
+
+
+@pytest.mark.parametrize("command", others(), ids=" ".join)
+def test_other_commands_of_ours_are_run(command: list[str], readmes_first_node: dict[str, str]) -> None:
+    settings = [word.partition("=") for word in takewhile(lambda word: "=" in word, command)]
+    environment = readmes_first_node | {name: moved(value) for name, _, value in settings}
+    line = [moved(word) for word in without_settings(command)]
+    if line[1] in ("serve", "start"):
+        _starts_and_stops(line, environment | {"DSD_LISTEN": "127.0.0.1:0"})
+    else:
+        done = run_line(line, **environment)
+        assert done.returncode == 0, done.stderr
+
+
+def _starts_and_stops(line: list[str], environment: dict[str, str]) -> None:
+    module, *arguments = line[0].replace("-", "_"), *line[1:]
+    command = [sys.executable, "-m", module, *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment) as process:
+        assert process.stderr is not None
+        try:
+            assert any("ready" in words for words in process.stderr)
+        finally:
+            process.terminate()
+            process.communicate()
+    assert process.returncode == 0

@@ -147,6 +147,8 @@ def test_where_there_is_nobody_to_ask_silence_is_enough() -> None:
     mine = membership_of(ALICE)
     assert mine.step(Unanswered(ALICE.peer_id), 0.0) == []
     assert list(mine.table.suspected) == [handle_of(ALICE.peer_id)]
+    assert [signed.record.peer for signed in mine.suspected(0.0)] == [ALICE.peer_id]
+    assert ALICE.peer_id not in [signed.record.peer for signed in mine.records(0.0)]
 
 
 def test_a_suspect_that_says_nothing_is_dead_when_its_window_has_passed() -> None:

@@ -357,14 +357,20 @@ class ListPeersResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RECORDS_FIELD_NUMBER: builtins.int
+    SUSPECTED_FIELD_NUMBER: builtins.int
     @property
     def records(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SignedRecord]: ...
+    @property
+    def suspected(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SignedRecord]:
+        """Of those who answer neither this peer nor others, and have not refuted that yet. They may answer the caller."""
+
     def __init__(
         self,
         *,
         records: collections.abc.Iterable[global___SignedRecord] | None = ...,
+        suspected: collections.abc.Iterable[global___SignedRecord] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["records", b"records"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["records", b"records", "suspected", b"suspected"]) -> None: ...
 
 global___ListPeersResponse = ListPeersResponse
 

@@ -15,7 +15,7 @@ from dsd_client.peer_view import PeerView
 from dsd_client.remote_drafter import DrafterPeer
 from dsd_core.decoding.chains.round_trips import RoundTrips
 from dsd_core.decoding.chains.routing import Links, Offer, chain, traversal_seconds
-from dsd_core.errors import DsdError, NoPeers, NotCovered, ProtocolError, Refused, UsageError
+from dsd_core.errors import DsdError, NoPeers, NotCovered, ProtocolError, Refused, StorageFull, UsageError
 from dsd_core.membership.record import PeerRecord
 from dsd_core.membership.ways import has_room, stage_seconds, stated_round_trips
 from dsd_core.network.address import Address
@@ -250,7 +250,7 @@ class Swarm:
         token = self._seeds.token([(address, record.peer) for address, record in self._records.items()])
         try:
             await asyncio.to_thread(self._last.keep, token)
-        except UsageError as error:
+        except (StorageFull, UsageError) as error:
             log.warning("%s", error)
 
     # -- what they are -------------------------------------------------------------------------------------------------

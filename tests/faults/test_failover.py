@@ -1,4 +1,4 @@
-"""R1, R2 and R8 of the promises: answers of 128 tokens while nodes are killed, frozen, cut off and shut down."""
+"""R1, R2 and R8 of the promises: answers of 128 tokens while nodes are killed, frozen, blocked, cut off and shut down."""
 
 import asyncio
 import os
@@ -12,6 +12,8 @@ import pytest
 from benchmarks.links import Way
 from dsd_client import Client
 from dsd_client.local_swarm import LocalNode
+from dsd_core.decoding.round_clock import SHORTEST_PATIENCE_SECONDS
+from tests import blockable_node
 from tests.conftest import TinyModel
 from tests.faulty_swarm import PROMPT, FaultySwarm, LinkedFaultySwarm, Reader
 
@@ -23,6 +25,8 @@ KILL_EVERY_SECONDS = 5.0
 PACE_SECONDS = 0.17
 """Of a reader's chunks, so that a hundred answers take about as long as a hundred kills."""
 FAULTS = 20
+BLOCKED_SECONDS = SHORTEST_PATIENCE_SECONDS + 1.0
+"""A round's deadline where rounds are short, and a second."""
 
 
 async def test_every_answer_outlives_its_nodes(target: TinyModel) -> None:
@@ -75,6 +79,10 @@ async def freeze(swarm: LinkedFaultySwarm, node: LocalNode) -> None:
     os.kill(node.pid, signal.SIGSTOP)
 
 
+async def block(swarm: LinkedFaultySwarm, node: LocalNode) -> None:
+    os.kill(node.pid, blockable_node.BLOCK)
+
+
 async def cut_off(swarm: LinkedFaultySwarm, node: LocalNode) -> None:
     swarm.link_of(node).black_hole()
 
@@ -88,7 +96,8 @@ async def mute(swarm: LinkedFaultySwarm, node: LocalNode) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "promised_seconds"), [(end, 1.0), (freeze, 7.0), (cut_off, 7.0), (deafen, 7.0), (mute, 7.0)]
+    ("fault", "promised_seconds"),
+    [(end, 1.0), (freeze, 7.0), (block, BLOCKED_SECONDS), (cut_off, 7.0), (deafen, 7.0), (mute, 7.0)],
 )
 async def test_a_failure_is_noticed(target: TinyModel, fault: Fault, promised_seconds: float) -> None:
     """R2: how long a reader waits. First and last stages are hit in turn; half of the answers have a lane that stands by."""
@@ -108,7 +117,7 @@ async def test_a_failure_is_noticed(target: TinyModel, fault: Fault, promised_se
             assert watched.result.stats.reroutes >= 1
             stalls.append(watched.stall_seconds)
             if swarm.is_up(hit[0]):
-                os.kill(hit[0].pid, signal.SIGCONT)
+                os.kill(hit[0].pid, blockable_node.UNBLOCK)
                 swarm.heal(hit[0])
             else:
                 await swarm.restart(hit[0])

@@ -120,11 +120,15 @@ class Swarm:
         """
         self._require_peers()
         await self._look_around(manifest_hash)
-        asked = [asyncio.create_task(self._describe(address, manifest_hash)) for address in self._peers]
+        asking = {address: asyncio.create_task(self._describe(address, manifest_hash)) for address in self._peers}
+        asked = list(asking.values())
+        # Whoever serves in a lane that is to be replaced may be frozen: with a chain of others nobody waits for it.
+        fresh = [task for address, task in asking.items() if address not in wishes.failed | wishes.serving]
         try:
-            await asyncio.wait(asked, timeout=SOON_SECONDS)
-            with suppress(DsdError):
-                return self._route(asked, wishes)
+            for awaited in (fresh or asked, asked):
+                await asyncio.wait(awaited, timeout=SOON_SECONDS)
+                with suppress(DsdError):
+                    return self._route(asked, wishes)
             await asyncio.wait(asked)
             return self._route(asked, wishes)
         finally:

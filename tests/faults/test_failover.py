@@ -25,6 +25,9 @@ KILL_EVERY_SECONDS = 5.0
 PACE_SECONDS = 0.17
 """Of a reader's chunks, so that a hundred answers take about as long as a hundred kills."""
 FAULTS = 20
+QUICK_SECONDS, SLOW_SECONDS = 0.01, 0.12
+"""Of a reader's chunks after a fault. A first stage that is mute still passes frames on: nobody need notice until a ping has
+no answer, six seconds later, and the answer must last so long."""
 BLOCKED_SECONDS = SHORTEST_PATIENCE_SECONDS + 1.0
 """A round's deadline where rounds are short, and a second."""
 
@@ -96,20 +99,30 @@ async def mute(swarm: LinkedFaultySwarm, node: LocalNode) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "promised_seconds"),
-    [(end, 1.0), (freeze, 7.0), (block, BLOCKED_SECONDS), (cut_off, 7.0), (deafen, 7.0), (mute, 7.0)],
+    ("fault", "promised_seconds", "pace_seconds"),
+    [
+        (end, 1.0, QUICK_SECONDS),
+        (freeze, 7.0, QUICK_SECONDS),
+        (block, BLOCKED_SECONDS, QUICK_SECONDS),
+        (cut_off, 7.0, QUICK_SECONDS),
+        (deafen, 7.0, QUICK_SECONDS),
+        (mute, 7.0, SLOW_SECONDS),
+    ],
 )
-async def test_a_failure_is_noticed(target: TinyModel, fault: Fault, promised_seconds: float) -> None:
+async def test_a_failure_is_noticed(
+    target: TinyModel, fault: Fault, promised_seconds: float, pace_seconds: float
+) -> None:
     """R2: how long a reader waits. First and last stages are hit in turn; half of the answers have a lane that stands by."""
     reference = target.greedy(PROMPT, TOKENS)
     stalls: list[float] = []
     async with LinkedFaultySwarm(str(target)) as swarm, Client(swarm.joins, str(target), "none", timeout=120) as client:
         for number in range(FAULTS):
-            reader, hit = Reader(client, pace_seconds=0.01), list[LocalNode]()
+            reader, hit = Reader(client, QUICK_SECONDS), list[LocalNode]()
 
             async def happen(reader: Reader = reader, hit: list[LocalNode] = hit, position: int = number % 2) -> None:
                 hit.append(swarm.serving(reader.route)[position])
                 await fault(swarm, hit[0])
+                reader.pace_seconds = pace_seconds
 
             standby = number // 2 % 2
             watched = await reader.read(TOKENS, fault=happen, at_chunk=64, speculation="off", standby=standby)

@@ -161,6 +161,9 @@ class Cache:
 @example("Qwen/Qwen3-8B@/etc/passwd")
 @example("Qwen/Qwen3-8B@main")
 @example("~nobody-of-that-name/model")
+@example("~\0")
+@example("x" * 5000)
+@example("~\ud800")
 @settings(max_examples=count(2_000, 100_000), deadline=None)
 def test_an_id_that_reaches_the_hub_stays_in_its_cache(model: str) -> None:
     import os

@@ -10,7 +10,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -78,8 +78,10 @@ class Margins:
         return float(np.percentile(self.behind, PERCENTILE))
 
     def as_json(self) -> dict[str, object]:
-        said = asdict(self) | {"differing": self.differing, "calibrated": self.calibrated, "most": max(self.behind)}
-        return said | {"behind": [behind for behind in self.behind if behind]}
+        counts = {"blocks": dict(self.blocks), "choices": len(self.behind) + self.left_out, "left_out": self.left_out}
+        nats = {"tolerance": self.tolerance, "calibrated": self.calibrated, "most": max(self.behind)}
+        behind = sorted(behind for behind in self.behind if behind)
+        return {"dtype": self.dtype, "devices": self.devices} | counts | nats | {"differing": self.differing, "behind": behind}
 
 
 def _behind(claim: TokenId, check: Verdict) -> float | None:

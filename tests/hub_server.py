@@ -49,6 +49,8 @@ def reset(connection: socket.socket) -> None:
 
 class Handler(BaseHTTPRequestHandler):
     hub: Hub
+    amid: Callable[[socket.socket], None] | None = None
+    """Of the answer that is being sent."""
 
     def do_HEAD(self) -> None:
         self.answer(with_body=False)
@@ -82,8 +84,6 @@ class Handler(BaseHTTPRequestHandler):
         part = content[int(first) : int(last) + 1 if last else None]
         self.amid = self.hub.amid_weights if path.suffix == ".safetensors" and not last else None
         self.send(part, etag(path), with_body, 206 if "Range" in self.headers else 200)
-
-    amid: Callable[[socket.socket], None] | None = None
 
     def send(self, content: bytes, etag: str, with_body: bool, status: int = 200) -> None:
         self.send_response(status)

@@ -1,5 +1,6 @@
 """The hub, asked through the real huggingface_hub by way of a small server that speaks its protocol."""
 
+import os
 import shutil
 import socket
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import close_session, constants, hf_api
 
-from dsd_core.errors import DsdError, InvalidWeights, ModelNotFound
+from dsd_core.errors import DsdError, InvalidWeights, ModelNotFound, StorageFull
 from dsd_core.model.source import ModelSource, resolve
 from dsd_core.model.span import Span
 from dsd_core.model.tokenizer import load_tokenizer
@@ -217,3 +218,17 @@ def assert_fetched_whole(source: ModelSource, hub: Hub) -> None:
     assert weights
     assert all(path.read_bytes() == (hub.directory / path.name).read_bytes() for path in weights)
     assert not list(source.repository.directory.parent.parent.rglob("*.incomplete"))
+
+
+@pytest.mark.parametrize("number", sorted(StorageFull.NUMBERS))
+def test_a_full_disk_is_not_taken_for_a_silent_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def no_room(*_: object, **__: object) -> str:
+        raise OSError(number, os.strerror(number))
+
+    source = resolve(MODEL)
+    with monkeypatch.context() as patch:
+        patch.setattr("dsd_core.model.hub.hf_hub_download", no_room)
+        with pytest.raises(StorageFull, match=f"no room for model-.*safetensors of {MODEL} in .*; make room") as refused:
+            Span.load(source, range(1, 2))
+        assert "\n" not in str(refused.value)
+    Span.load(source, range(1, 2))

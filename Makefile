@@ -1,11 +1,11 @@
-# The words you would guess: demo, test, check, bench, faults, proto, clean. Each does its own set-up.
+# The words you would guess: demo, test, check, bench, faults, night, proto, clean. Each does its own set-up.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 PROTOC := .venv-protoc/.installed
 
-.PHONY: demo test check types style proto proto-check bench faults clean
+.PHONY: demo test check types style proto proto-check bench faults night clean
 
 demo: $(INSTALLED)
 	@$(BIN)/dsd-client demo
@@ -24,8 +24,14 @@ types: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
+# What make test shows in small, and what it has no time for. By night: the same, but longer.
+PROMISES = tests/faults tests/fuzz tests/core/test_simulation.py tests/client/test_disordered_verdicts.py
+
 faults: $(INSTALLED)
-	$(BIN)/python -m pytest tests/faults
+	DSD_TEST_SIZE=faults $(BIN)/python -m pytest $(PROMISES)
+
+night: $(INSTALLED)
+	DSD_TEST_SIZE=night $(BIN)/python -m pytest $(PROMISES)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "DSD needs Python 3.11 or newer; set PYTHON=..."; exit 1; }

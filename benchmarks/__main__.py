@@ -10,7 +10,7 @@ from importlib import import_module
 
 NAMES = (
     "loopback", "first_token", "footprint", "gateway", "links", "gpu_like", "real_pair", "law", "table1", "adaptive",
-    "adaptive_speed", "communication", "tls", "simulated",
+    "adaptive_speed", "communication", "tls", "simulated", "margins",
 )  # fmt: skip
 
 

@@ -34,7 +34,8 @@ def cli() -> None:
     \b
     Exit codes: 0 done, 1 failure, 2 usage, 3 no peers, 4 refused, 5 model not found, 6 timeout, 7 unsupported model,
     8 no such layers, 9 layers not covered, 10 prompt too long, 11 other vocabulary, 12 address in use, 13 peer lost,
-    14 protocol error, 15 out of capacity, 16 damaged weights, 17 unsound library, 130 Ctrl-C.
+    14 protocol error, 15 out of capacity, 16 damaged weights, 17 unsound library, 18 disk full,
+    130 Ctrl-C.
     """
 
 

@@ -56,6 +56,7 @@ class LaneSource:
     async def has_sooner(self, link: LaneLink) -> bool:
         """Whether the chain that would be opened instead of a lane has come to be worth the move: peers come, links drift."""
         try:
+            await self._swarm.measured_again(link.stages, times=1)  # for whoever serves is not waited for in a choice
             stages = await self._choose([link])
         except DsdError as error:
             if error.fault < Fault.PEER:

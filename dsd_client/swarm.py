@@ -16,7 +16,7 @@ from dsd_client.peer_view import PeerView
 from dsd_client.remote_drafter import DrafterPeer
 from dsd_core.decoding.chains.round_trips import RoundTrips
 from dsd_core.decoding.chains.routing import Links, Offer, chain, traversal_seconds
-from dsd_core.errors import DsdError, NoPeers, NotCovered, ProtocolError, Refused, UsageError
+from dsd_core.errors import DsdError, NoPeers, NotCovered, ProtocolError, Refused, StorageFull, UsageError
 from dsd_core.membership.record import PeerRecord, State
 from dsd_core.membership.ways import has_room, stage_seconds, stated_round_trips
 from dsd_core.network.address import Address
@@ -126,11 +126,15 @@ class Swarm:
         """
         self._require_peers()
         await self._look_around(manifest_hash)
-        asked = [asyncio.create_task(self._describe(address, manifest_hash)) for address in self._peers]
+        asking = {address: asyncio.create_task(self._describe(address, manifest_hash)) for address in self._peers}
+        asked = list(asking.values())
+        # Whoever serves in a lane that is to be replaced may be frozen: with a chain of others nobody waits for it.
+        fresh = [task for address, task in asking.items() if address not in wishes.failed | wishes.serving]
         try:
-            await asyncio.wait(asked, timeout=SOON_SECONDS)
-            with suppress(DsdError):
-                return self._route(asked, wishes)
+            for awaited in (fresh or asked, asked):
+                await asyncio.wait(awaited, timeout=SOON_SECONDS)
+                with suppress(DsdError):
+                    return self._route(asked, wishes)
             await asyncio.wait(asked)
             return self._route(asked, wishes)
         finally:
@@ -262,7 +266,7 @@ class Swarm:
         token = self._seeds.token([(address, record.peer) for address, record in self._records.items()])
         try:
             await asyncio.to_thread(self._last.keep, token)
-        except UsageError as error:
+        except (StorageFull, UsageError) as error:
             log.warning("%s", error)
 
     # -- what they are -------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 A message is one line: what is wrong, then what to do. Commands print it without a traceback and leave with `exit_code`.
 """
 
+import errno
 from enum import IntEnum
 
 
@@ -148,3 +149,13 @@ class UnsoundLibrary(DsdError):
 
     exit_code = 17
     fault = Fault.USER
+
+
+class StorageFull(DsdError):
+    """The disk has no room for a file that must be kept."""
+
+    exit_code = 18
+    fault = Fault.OURS
+
+    NUMBERS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+    """What the system calls it: a full disk, a spent quota, a file above the process's limit."""

@@ -25,6 +25,7 @@ class Health:
 
     async def watch(self, *, every: float = CANARY_SECONDS, limit: float = LIMIT_SECONDS) -> None:
         """Runs as long as the node does."""
+        await self._say(HealthCheckResponse.NOT_SERVING)  # gRPC's servicer says SERVING before anybody has looked
         while True:
             # Computing cannot be cancelled, so a canary that is late is left alone, and the next one waits for it.
             canary = asyncio.create_task(self._engine.canary(unless_within=every))

@@ -5,16 +5,20 @@
     all strangers       at most three quarters together, so that new identities, which cost nothing, cannot lock others out
 """
 
-from collections import Counter, OrderedDict
+import time
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dsd_core.errors import OutOfCapacity, UsageError
 from dsd_core.network.identity import PeerId
+from dsd_node.appointments import Appointments
 
 MAX_SESSIONS = 128
 MAX_CALLS = 1024
 PEER_SHARE = 0.25
 RETRY_SECONDS = 2.0
+"""Nobody that is refused need come again sooner."""
 STRANGERS_SHARE = 0.75
 KNOWN_PEERS = 4096
 """So many are remembered, those last seen."""
@@ -47,13 +51,17 @@ class Claim:
 class Pool:
     """One thing of which there is only so much."""
 
-    def __init__(self, unit: str, total: int, peer_share: float) -> None:
+    def __init__(self, unit: str, total: int, peer_share: float, clock: Callable[[], float]) -> None:
         self._unit = unit
         self.total = total
         self._peer_share = peer_share
         self._held: Counter[PeerId] = Counter()
         self._in_use = 0
         self._with_strangers = 0
+        self._clock = clock
+        self._appointments = Appointments()
+        self._own_appointments: defaultdict[PeerId, Appointments] = defaultdict(Appointments)
+        """Of those who hold their share: however often they ask, nobody else waits longer for it."""
 
     @property
     def free(self) -> int:
@@ -65,7 +73,8 @@ class Pool:
         if amount > share:
             raise OutOfCapacity(f"you may hold {share} {self._unit} here, not {amount}; ask for less, or another node")
         if self._held[peer] + amount > share:
-            raise self._later(f"you hold {self._held[peer]} {self._unit} here, and may hold {share}")
+            own = self._own_appointments[peer]
+            raise self._later(f"you hold {self._held[peer]} {self._unit} here, and may hold {share}", own)
         if self._in_use + amount > self.total:
             raise self._later(f"the node has given out {self._in_use} of {self.total} {self._unit}")
         if stranger and self._with_strangers + amount > self.total * STRANGERS_SHARE:
@@ -75,25 +84,30 @@ class Pool:
 
     def give_back(self, claim: Claim) -> None:
         self._book(claim, -1)
+        self._appointments.freed(self._clock())
+        if claim.peer in self._own_appointments:
+            self._own_appointments[claim.peer].freed(self._clock())
         if not self._held[claim.peer]:
             del self._held[claim.peer]
+            self._own_appointments.pop(claim.peer, None)
 
     def _book(self, claim: Claim, sign: int) -> None:
         self._held[claim.peer] += sign * claim.amount
         self._in_use += sign * claim.amount
         self._with_strangers += sign * claim.amount * claim.stranger
 
-    def _later(self, why: str) -> OutOfCapacity:
-        return OutOfCapacity(f"{why}; try again later, or another node", retry_after=RETRY_SECONDS)
+    def _later(self, why: str, appointments: Appointments | None = None) -> OutOfCapacity:
+        retry_after = (appointments or self._appointments).make(self._clock(), RETRY_SECONDS)
+        return OutOfCapacity(f"{why}; try again later, or another node", retry_after=retry_after)
 
 
 class Quotas:
     """The node's books. What is claimed here is given back here, whatever became of it."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._memory = Pool("bytes for sessions", limits.kv_bytes, limits.peer_share)
-        self._places = Pool("sessions", limits.sessions, limits.peer_share)
-        self._calls = Pool("calls", limits.calls, limits.peer_share)
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._memory = Pool("bytes for sessions", limits.kv_bytes, limits.peer_share, clock)
+        self._places = Pool("sessions", limits.sessions, limits.peer_share, clock)
+        self._calls = Pool("calls", limits.calls, limits.peer_share, clock)
         self._sessions: dict[bytes, tuple[Claim, Claim]] = {}
         self._known: OrderedDict[PeerId, None] = OrderedDict()
 

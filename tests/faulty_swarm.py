@@ -11,6 +11,7 @@ from benchmarks.links import Link
 from dsd_client import Client, Result
 from dsd_client.local_swarm import LocalNode, LocalSwarm
 from dsd_core.network.address import Address
+from tests import blockable_node
 
 PROMPT = [5, 6, 7, 40, 41]
 
@@ -19,7 +20,7 @@ class FaultySwarm(LocalSwarm):
     """Two chains of two stages. A node comes back with its key and its address."""
 
     def __init__(self, model: str) -> None:
-        super().__init__(model, ["0:2", "2:4"] * 2, threads=1)
+        super().__init__(model, ["0:2", "2:4"] * 2, threads=1, program=blockable_node.__name__)
         self._options: list[tuple[str, ...]] = [()] * 4
 
     def serving(self, route: tuple[str, ...]) -> list[LocalNode]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import HfApi, constants, errors, hf_hub_download
 
-from dsd_core.errors import InvalidWeights, ModelNotFound
+from dsd_core.errors import InvalidWeights, ModelNotFound, StorageFull
 from dsd_core.model.checksums import of_blob
 from dsd_core.model.nearest import advice, cached_models
 from dsd_core.model.repository import files_in, one_line
@@ -35,7 +35,7 @@ class HubRepository:
     def find(cls, model: str) -> "HubRepository":
         """`model` is ID or ID@REVISION. Raises ModelNotFound."""
         repository_id, _, revision = model.partition("@")
-        with _hub_errors(repository_id):
+        with _hub_errors(repository_id, "config.json"):
             config = Path(hf_hub_download(repository_id, "config.json", revision=revision or None))
             commit, directory = config.parent.name, config.parent
             return cls(repository_id, commit, directory, _list_files(repository_id, commit, directory))
@@ -47,7 +47,7 @@ class HubRepository:
         path = self.directory / file
         if path.is_file() or file not in self.files:  # a commit never changes, so there is nothing to ask
             return path if path.is_file() else None
-        with _hub_errors(self.repository_id):
+        with _hub_errors(self.repository_id, file):
             return Path(hf_hub_download(self.repository_id, file, revision=self.commit))
 
     def header(self, file: str) -> Mapping[str, TensorShape]:
@@ -60,7 +60,7 @@ class HubRepository:
         return of_blob(self.directory / file)
 
     def _fetch_header(self, file: str) -> Mapping[str, TensorShape]:
-        with _hub_errors(self.repository_id):
+        with _hub_errors(self.repository_id, file):
             metadata = HfApi().parse_safetensors_file_metadata(self.repository_id, file, revision=self.commit)
         header = {name: TensorShape(str(info.dtype), tuple(info.shape)) for name, info in metadata.tensors.items()}
         _remember(self.commit, file, {name: [tensor.dtype, tensor.shape] for name, tensor in header.items()})
@@ -110,8 +110,10 @@ def _record(commit: str, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def _hub_errors(repository_id: str) -> Iterator[None]:
-    """Turn the hub's errors into one-line ones: ModelNotFound, or InvalidWeights for a file that is not safetensors."""
+def _hub_errors(repository_id: str, file: str) -> Iterator[None]:
+    """Turn the hub's errors into one-line ones: ModelNotFound, InvalidWeights for a file that is not safetensors, or
+    StorageFull. What was fetched in part is gone by then: a file is put in its place when it is whole.
+    """
     try:
         yield
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
@@ -129,6 +131,11 @@ def _hub_errors(repository_id: str) -> Iterator[None]:
     except (errors.SafetensorsParsingError, errors.NotASafetensorsRepoError) as error:
         raise InvalidWeights(f"{repository_id} has no sound safetensors weights; choose another revision") from error
     except (OSError, NetworkError) as error:
+        if isinstance(error, OSError) and error.errno in StorageFull.NUMBERS:
+            raise StorageFull(
+                f"no room for {file} of {repository_id} in {constants.HF_HUB_CACHE} ({error.strerror}); make room there "
+                "(*.incomplete are leftovers of downloads that were killed), or set HF_HOME to a directory with more"
+            ) from error
         raise ModelNotFound(
             f"the hub did not answer for {repository_id} ({one_line(error)}); try again, or name a local directory"
         ) from error

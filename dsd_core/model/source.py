@@ -88,11 +88,14 @@ def is_hub_id(model: str) -> bool:
 def _repository(model: str) -> Repository:
     try:
         path = Path(model).expanduser()
+        is_directory, exists = path.is_dir(), path.exists()
     except RuntimeError:
         raise ModelNotFound(f"there is no user whose home is meant by {model[:100]!r}; check the path") from None
-    if path.is_dir():
+    except (OSError, ValueError):  # a name too long for any file, or with a null byte in it
+        raise ModelNotFound(f"{model[:100]!r} can be neither a directory nor an id; check the spelling") from None
+    if is_directory:
         return Directory(path)
-    if path.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
+    if exists or model.startswith((".", "/", "~")) or model.count("/") > 1:
         what_to_do = advice(str(path), directories_beside(path), "check the path, or give a hub id like Qwen/Qwen3-8B")
         raise ModelNotFound(f"there is no model directory {model}; {what_to_do}")
     if not is_hub_id(model):

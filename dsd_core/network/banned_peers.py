@@ -17,11 +17,9 @@ class BannedPeers:
         self._banned: dict[PeerId, str] = {}
 
     def __contains__(self, peer: PeerId) -> bool:
-        return peer in self._banned if self._directory is None else (self._directory / peer).exists()
+        return peer in self._banned or (self._directory is not None and (self._directory / peer).exists())
 
     def ban(self, peer: PeerId, why: str) -> None:
-        """Twice does no harm. Raises UsageError where it cannot be remembered."""
-        if self._directory is None:
+        """Twice does no harm. On a full disk, for this process alone. Raises UsageError for a directory of no use."""
+        if self._directory is None or private_file.create_if_room(self._directory / peer, f"{why}\n".encode()) is None:
             self._banned.setdefault(peer, why)
-        else:
-            private_file.create(self._directory / peer, f"{why}\n".encode())

@@ -21,14 +21,15 @@ class KnownPeers:
 
     def get(self, address: Address) -> PeerId | None:
         """Raises UsageError for a damaged file."""
-        if self._directory is None:
-            return self._met.get(_key(address))
-        path = self._directory / _key(address)
-        kept = private_file.read(path)
-        return None if kept is None else _parse(kept, path)
+        path = self._directory / _key(address) if self._directory else None
+        kept = private_file.read(path) if path else None
+        return self._met.get(_key(address)) if path is None or kept is None else _parse(kept, path)
 
     def pin(self, address: Address, peer: PeerId) -> bool:
-        """Remember who is at an address; True if nobody was known there. Raises Refused if it was somebody else."""
+        """Remember who is at an address; True if nobody was known there. Raises Refused if it was somebody else.
+
+        On a full disk it is remembered for this process alone.
+        """
         if self._remember(address, parse_peer_id(peer)):
             return True
         known = self.get(address)
@@ -37,11 +38,13 @@ class KnownPeers:
         return False
 
     def _remember(self, address: Address, peer: PeerId) -> bool:
-        if self._directory is None:
-            known = len(self._met)
-            self._met.setdefault(_key(address), peer)
-            return len(self._met) > known
-        return private_file.create(self._directory / _key(address), f"{peer}\n".encode())
+        if self._directory is not None and _key(address) not in self._met:
+            is_new = private_file.create_if_room(self._directory / _key(address), f"{peer}\n".encode())
+            if is_new is not None:
+                return is_new
+        known = len(self._met)
+        self._met.setdefault(_key(address), peer)
+        return len(self._met) > known
 
     def _cure(self, address: Address) -> str:
         if self._directory is None:

@@ -27,6 +27,6 @@ class LastSwarm:
             raise UsageError(f"{self._path} is damaged; delete it, and join again with --join") from None
 
     def keep(self, token: JoinToken) -> None:
-        """Raises UsageError where it cannot be written."""
+        """Raises StorageFull or UsageError where it cannot be written."""
         if self._path is not None:
             private_file.replace(self._path, f"{token.encode()}\n".encode("ascii"))

@@ -1,5 +1,6 @@
 """Small files that nobody else may write or read, always whole: made once, or replaced by another."""
 
+import logging
 import os
 import stat
 import tempfile
@@ -7,7 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from dsd_core.errors import UsageError
+from dsd_core.errors import StorageFull, UsageError
+
+log = logging.getLogger(__name__)
 
 MAX_BYTES = 4096
 
@@ -15,14 +18,24 @@ MAX_BYTES = 4096
 def create(path: Path, content: bytes) -> bool:
     """Put `content` at `path`, whole or not at all. False if there is a file already, which then stays as it is.
 
-    Of several processes that race one wins, and all read the same. Raises UsageError where that cannot be.
+    Of several processes that race one wins, and all read the same. Raises StorageFull where there is no room, and
+    UsageError where it cannot be for another reason.
     """
     # Unlike a rename, a link never replaces what another process was first to put there.
     return _write(path, content, os.link)
 
 
+def create_if_room(path: Path, content: bytes) -> bool | None:
+    """As `create`; on a full disk None, and a warning: no reason to stop for whoever can remember it without a file."""
+    try:
+        return create(path, content)
+    except StorageFull as error:
+        log.warning("%s", error)
+        return None
+
+
 def replace(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, whole or not at all, in place of what is there. Raises UsageError where that cannot be."""
+    """Put `content` at `path`, whole or not at all, in place of what is there. Raises StorageFull or UsageError."""
     _write(path, content, os.replace)
 
 
@@ -47,6 +60,8 @@ def _write(path: Path, content: bytes, put: Callable[[str, Path], None]) -> bool
         _require_own(path.parent, path.parent.stat(), others_may=0o055)
         return _put(path, content, put)
     except OSError as error:
+        if error.errno in StorageFull.NUMBERS:
+            raise StorageFull(f"no room for {path}: {_reason(error)}; make room, or name another --data-dir") from None
         raise UsageError(f"cannot write {path}: {_reason(error)}; name another directory with --data-dir") from None
 
 

@@ -18,13 +18,15 @@ class StruckPeers:
         self._strikes: Counter[PeerId] = Counter()
 
     def count(self, peer: PeerId) -> int:
-        if self._directory is None:
-            return self._strikes[peer]
-        return sum(1 for _ in self._directory.glob(f"{peer}.*"))
+        return self._strikes[peer] + self._count_kept(peer)
 
     def strike(self, peer: PeerId, why: str) -> None:
-        """Raises UsageError where it cannot be remembered."""
-        if self._directory is None:
+        """On a full disk it counts for this process alone. Raises UsageError for a directory of no use."""
+        if self._directory is None or self._keep(self._directory, peer, why) is None:
             self._strikes[peer] += 1
-        else:
-            private_file.create(self._directory / f"{peer}.{self.count(peer) + 1}", f"{why}\n".encode())
+
+    def _keep(self, directory: Path, peer: PeerId, why: str) -> bool | None:
+        return private_file.create_if_room(directory / f"{peer}.{self._count_kept(peer) + 1}", f"{why}\n".encode())
+
+    def _count_kept(self, peer: PeerId) -> int:
+        return sum(1 for _ in self._directory.glob(f"{peer}.*")) if self._directory else 0

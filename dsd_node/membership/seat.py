@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from dsd_core.errors import DsdError, Refused, UsageError
+from dsd_core.errors import DsdError, Refused, StorageFull, UsageError
 from dsd_core.membership.ids import PeerId
 from dsd_core.membership.membership import MembershipConfig
 from dsd_core.network.address import Address
@@ -87,7 +87,7 @@ class Seat:
     async def _keep(self, token: JoinToken) -> None:
         try:
             await asyncio.to_thread(self._last.keep, token)
-        except UsageError as error:  # As when the disk is full; that is no reason to stop.
+        except (StorageFull, UsageError) as error:  # No reason to stop.
             log.warning("%s", error)
 
     async def _introduce(self, seed: Address, peer: PeerId | None) -> None:

@@ -1,4 +1,4 @@
-"""R1, R2 and R8 of the promises: answers of 128 tokens while nodes are killed, frozen, cut off and shut down."""
+"""R1, R2 and R8 of the promises: answers of 128 tokens while nodes are killed, frozen, blocked, cut off and shut down."""
 
 import asyncio
 import os
@@ -12,6 +12,8 @@ import pytest
 from benchmarks.links import Way
 from dsd_client import Client
 from dsd_client.local_swarm import LocalNode
+from dsd_core.decoding.round_clock import SHORTEST_PATIENCE_SECONDS
+from tests import blockable_node
 from tests.conftest import TinyModel
 from tests.faulty_swarm import PROMPT, FaultySwarm, LinkedFaultySwarm, Reader
 
@@ -23,6 +25,11 @@ KILL_EVERY_SECONDS = 5.0
 PACE_SECONDS = 0.17
 """Of a reader's chunks, so that a hundred answers take about as long as a hundred kills."""
 FAULTS = 20
+QUICK_SECONDS, SLOW_SECONDS = 0.01, 0.12
+"""Of a reader's chunks after a fault. A first stage that is mute still passes frames on: nobody need notice until a ping has
+no answer, six seconds later, and the answer must last so long."""
+BLOCKED_SECONDS = SHORTEST_PATIENCE_SECONDS + 1.0
+"""A round's deadline where rounds are short, and a second."""
 
 
 async def test_every_answer_outlives_its_nodes(target: TinyModel) -> None:
@@ -75,6 +82,10 @@ async def freeze(swarm: LinkedFaultySwarm, node: LocalNode) -> None:
     os.kill(node.pid, signal.SIGSTOP)
 
 
+async def block(swarm: LinkedFaultySwarm, node: LocalNode) -> None:
+    os.kill(node.pid, blockable_node.BLOCK)
+
+
 async def cut_off(swarm: LinkedFaultySwarm, node: LocalNode) -> None:
     swarm.link_of(node).black_hole()
 
@@ -88,19 +99,30 @@ async def mute(swarm: LinkedFaultySwarm, node: LocalNode) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "promised_seconds"), [(end, 1.0), (freeze, 7.0), (cut_off, 7.0), (deafen, 7.0), (mute, 7.0)]
+    ("fault", "promised_seconds", "pace_seconds"),
+    [
+        (end, 1.0, QUICK_SECONDS),
+        (freeze, 7.0, QUICK_SECONDS),
+        (block, BLOCKED_SECONDS, QUICK_SECONDS),
+        (cut_off, 7.0, QUICK_SECONDS),
+        (deafen, 7.0, QUICK_SECONDS),
+        (mute, 7.0, SLOW_SECONDS),
+    ],
 )
-async def test_a_failure_is_noticed(target: TinyModel, fault: Fault, promised_seconds: float) -> None:
+async def test_a_failure_is_noticed(
+    target: TinyModel, fault: Fault, promised_seconds: float, pace_seconds: float
+) -> None:
     """R2: how long a reader waits. First and last stages are hit in turn; half of the answers have a lane that stands by."""
     reference = target.greedy(PROMPT, TOKENS)
     stalls: list[float] = []
     async with LinkedFaultySwarm(str(target)) as swarm, Client(swarm.joins, str(target), "none", timeout=120) as client:
         for number in range(FAULTS):
-            reader, hit = Reader(client, pace_seconds=0.01), list[LocalNode]()
+            reader, hit = Reader(client, QUICK_SECONDS), list[LocalNode]()
 
             async def happen(reader: Reader = reader, hit: list[LocalNode] = hit, position: int = number % 2) -> None:
                 hit.append(swarm.serving(reader.route)[position])
                 await fault(swarm, hit[0])
+                reader.pace_seconds = pace_seconds
 
             standby = number // 2 % 2
             watched = await reader.read(TOKENS, fault=happen, at_chunk=64, speculation="off", standby=standby)
@@ -108,7 +130,7 @@ async def test_a_failure_is_noticed(target: TinyModel, fault: Fault, promised_se
             assert watched.result.stats.reroutes >= 1
             stalls.append(watched.stall_seconds)
             if swarm.is_up(hit[0]):
-                os.kill(hit[0].pid, signal.SIGCONT)
+                os.kill(hit[0].pid, blockable_node.UNBLOCK)
                 swarm.heal(hit[0])
             else:
                 await swarm.restart(hit[0])
@@ -131,14 +153,16 @@ async def test_a_rolling_restart_is_invisible(target: TinyModel) -> None:
                 reroutes.append(watched.result.stats.reroutes)
 
         async def roll() -> None:
-            for node in list(swarm.nodes):
-                await asyncio.sleep(2.0)
-                os.kill(node.pid, signal.SIGTERM)
-                async with asyncio.timeout(30):
-                    assert await node.process.wait() == 0
-                await swarm.restart(node)
+            while len(reroutes) < ANSWERS:
+                for node in list(swarm.nodes):
+                    await asyncio.sleep(2.0)
+                    os.kill(node.pid, signal.SIGTERM)
+                    async with asyncio.timeout(30):
+                        assert await node.process.wait() == 0
+                    await swarm.restart(node)
             done.set()
 
         await asyncio.gather(roll(), *map(ask, readers))
         print(f"{len(reroutes)} answers, {sum(reroutes)} handed over")
+        assert len(reroutes) >= ANSWERS
         assert sum(reroutes) >= len(swarm.nodes)

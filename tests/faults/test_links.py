@@ -15,8 +15,9 @@ from dsd_core.network.address import Address
 from dsd_core.wire.v1 import stage_pb2
 from tests.conftest import TinyModel
 from tests.faulty_swarm import PROMPT, LinkedFaultySwarm, Reader
+from tests.scale import count
 
-PARTITIONS = 4
+PARTITIONS = count(4, 4, 20)
 PARTITION_SECONDS = 30.0
 BACK_SECONDS = 10.0
 

@@ -37,6 +37,7 @@ from dsd_core.wire.v1 import peer_pb2, stage_pb2
 from tests.conftest import LAYERS, InProcessSwarm, TinyModel, dial
 from tests.fuzz.mutation import mutate
 from tests.node.conftest import SECONDS, close_session, open_raw
+from tests.scale import count
 
 VOCAB = 320
 FRAME = Frame(tuple(FrameNode(NodeId(node), NodeId(node - 1), TokenId(7), node == 9) for node in range(1, 10)), NodeId(3))
@@ -107,12 +108,15 @@ def test_every_message_is_read_as_it_was_made() -> None:
         read(type(message).FromString(message.SerializeToString()))
 
 
-def test_twenty_thousand_mutated_messages() -> None:
+MESSAGES = count(20_000, 20_000, 1_000_000)
+
+
+def test_many_mutated_messages() -> None:
     """Each is no message, or is read, or is refused by one of our errors; nothing else comes out, and no memory stays."""
     chance = random.Random(2026)
     outcomes: Counter[str] = Counter()
     before = resident_bytes()
-    for number in range(20_000):
+    for number in range(MESSAGES):
         message, read = READERS[number % len(READERS)]
         content = mutate(message, chance)
         try:

@@ -19,6 +19,7 @@ from dsd_core.model.weight_file import read_header
 from dsd_core.network.identity import Identity
 from dsd_core.network.join_token import JoinToken
 from dsd_core.wire.v1 import stage_pb2
+from tests.scale import count
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("dsd_core", "dsd_node", "dsd_client", "benchmarks")
@@ -160,7 +161,10 @@ class Cache:
 @example("Qwen/Qwen3-8B@/etc/passwd")
 @example("Qwen/Qwen3-8B@main")
 @example("~nobody-of-that-name/model")
-@settings(max_examples=2000, deadline=None)
+@example("~\0")
+@example("x" * 5000)
+@example("~\ud800")
+@settings(max_examples=count(2_000, 100_000), deadline=None)
 def test_an_id_that_reaches_the_hub_stays_in_its_cache(model: str) -> None:
     import os
 

@@ -1,116 +1,34 @@
 """The hub, asked through the real huggingface_hub by way of a small server that speaks its protocol."""
 
-import json
+import os
 import shutil
-import threading
+import socket
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub import close_session, constants, hf_api
 
-from dsd_core.errors import DsdError, InvalidWeights, ModelNotFound
-from dsd_core.model.source import resolve
+from dsd_core.errors import DsdError, InvalidWeights, ModelNotFound, StorageFull
+from dsd_core.model.source import ModelSource, resolve
 from dsd_core.model.span import Span
 from dsd_core.model.tokenizer import load_tokenizer
+from tests import hub_server
+from tests.hub_server import MODEL, Hub
 from tests.model.conftest import LAYERS, MakeTiny, Tiny, TreeSession, assert_same_scores
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-MODEL = "someone/tiny"
-
-
-@dataclass
-class Hub:
-    """One repository with one commit, and what was asked of it."""
-
-    directory: Path
-    downloads: list[str] = field(default_factory=list)
-    error: tuple[int, str] | None = None
-    """A status, and the hub's name for it."""
-    listing_error: tuple[int, str] | None = None
-    """The same where only the list of files is asked for."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    hub: Hub
-
-    def do_HEAD(self) -> None:
-        self.answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self.answer(with_body=True)
-
-    def answer(self, with_body: bool) -> None:
-        path = self.path.split("?")[0]
-        if self.hub.error is not None or MODEL not in path:
-            self.refuse(*(self.hub.error or (401, "RepoNotFound")))
-        elif path.startswith("/api/") and self.hub.listing_error is not None:
-            self.refuse(*self.hub.listing_error)
-        elif path.startswith("/api/"):
-            self.send(self.listing(), with_body)
-        elif not (self.hub.directory / Path(path).name).is_file():
-            self.refuse(404, "EntryNotFound")
-        else:
-            self.send_file(self.hub.directory / Path(path).name, with_body)
-
-    def listing(self) -> bytes:
-        files = [{"type": "file", "path": path.name, "oid": "0", "size": 1} for path in self.hub.directory.iterdir()]
-        return json.dumps(files).encode()
-
-    def send_file(self, path: Path, with_body: bool) -> None:
-        content, requested = path.read_bytes(), self.headers.get("Range")
-        if requested is not None:
-            first, last = requested.removeprefix("bytes=").split("-")
-            content = content[int(first) : int(last) + 1]
-        elif with_body:
-            self.hub.downloads.append(path.name)
-        self.send(content, with_body, 200 if requested is None else 206)
-
-    def send(self, content: bytes, with_body: bool, status: int = 200) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{Path(self.path).name}"')
-        self.end_headers()
-        if with_body:
-            self.wfile.write(content)
-
-    def refuse(self, status: int, code: str) -> None:
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
 
 @pytest.fixture
-def server() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def hub(server: ThreadingHTTPServer, make_tiny: MakeTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(make_tiny: MakeTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub with one model in several files, and an empty cache."""
     tiny = make_tiny("llama", save={"max_shard_size": "20KB"})
-    hub = Hub(tiny.directory)
-    monkeypatch.setattr(Handler, "hub", hub, raising=False)
-    point_to(f"http://127.0.0.1:{server.server_address[1]}", monkeypatch)
-    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-    yield hub
-    close_session()
+    with hub_server.serving(tiny.directory) as hub:
+        point_to(hub.address, monkeypatch)
+        monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+        yield hub
+        close_session()
 
 
 def point_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,3 +160,75 @@ def test_remembered_headers_that_are_damaged_are_asked_for_again(hub: Hub, tmp_p
     for record in records:
         record.write_text(damaged)
     assert resolve(MODEL).manifest_hash == source.manifest_hash
+
+
+# -- downloads that are torn -------------------------------------------------------------------------------------------
+
+TEARS = 5
+
+
+class Tears:
+    """Tear what is sent so many times."""
+
+    def __init__(self, tear: Callable[[socket.socket], None], times: int) -> None:
+        self.left = times
+        self._tear = tear
+
+    def __call__(self, connection: socket.socket) -> None:
+        if self.left:
+            self.left -= 1
+            self._tear(connection)
+
+
+@pytest.mark.parametrize("chunk", [1 << 10, 10 << 20])
+def test_a_download_that_is_cut_off_goes_on(hub: Hub, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    """From where it was, or anew where nothing of it was kept; all without a word from us."""
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", chunk)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # which the hub's library does between attempts
+    source = resolve(MODEL)
+    hub.amid_weights = tears = Tears(hub_server.cut, TEARS)
+    Span.load(source, range(1, 2))
+    assert not tears.left
+    assert len(hub.resumed) == (TEARS if chunk == 1 << 10 else 0)
+    assert_fetched_whole(source, hub)
+
+
+@pytest.mark.parametrize("tear", [hub_server.cut, hub_server.reset])
+def test_a_download_that_cannot_be_finished_leaves_nothing(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tear: Callable[[socket.socket], None]
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    source = resolve(MODEL)
+    hub.amid_weights = tears = Tears(tear, 1_000)
+    with pytest.raises(ModelNotFound, match=f"the hub did not answer for {MODEL}.*; try again"):
+        Span.load(source, range(1, 2))
+    assert tears.left < 1_000
+    assert not [path for path in fetched(source) if path.suffix == ".safetensors"]
+    hub.amid_weights = None
+    Span.load(resolve(MODEL), range(1, 2))
+    assert_fetched_whole(source, hub)
+
+
+def fetched(source: ModelSource) -> list[Path]:
+    return list(source.repository.directory.iterdir())
+
+
+def assert_fetched_whole(source: ModelSource, hub: Hub) -> None:
+    weights = [path for path in fetched(source) if path.suffix == ".safetensors"]
+    assert weights
+    assert all(path.read_bytes() == (hub.directory / path.name).read_bytes() for path in weights)
+    assert not list(source.repository.directory.parent.parent.rglob("*.incomplete"))
+
+
+@pytest.mark.parametrize("number", sorted(StorageFull.NUMBERS))
+def test_a_full_disk_is_not_taken_for_a_silent_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def no_room(*_: object, **__: object) -> str:
+        raise OSError(number, os.strerror(number))
+
+    source = resolve(MODEL)
+    with monkeypatch.context() as patch:
+        patch.setattr("dsd_core.model.hub.hf_hub_download", no_room)
+        with pytest.raises(StorageFull, match=f"no room for model-.*safetensors of {MODEL} in .*; make room") as refused:
+            Span.load(source, range(1, 2))
+        assert "\n" not in str(refused.value)
+    Span.load(source, range(1, 2))

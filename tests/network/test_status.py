@@ -161,6 +161,7 @@ def test_exit_codes_are_those_of_the_help() -> None:
         str(errors.OutOfCapacity.exit_code): "out of capacity",
         str(errors.InvalidWeights.exit_code): "damaged weights",
         str(errors.UnsoundLibrary.exit_code): "unsound library",
+        str(errors.StorageFull.exit_code): "disk full",
         "130": "Ctrl-C",
     }
     assert len(listed) == len(KINDS) + 2

@@ -252,16 +252,11 @@ class Client:
         if isinstance(policy, Streaming):
             policy = Streaming(candidates, options.get("lookahead"), self._experience.pop(learnt_on, None))
         session = Session(policy, config, relaxation.rule)
-<<<<<<< HEAD
         async with Conversation(
             session, link, source, drafter, timeout=self._timeout, auditor=self._auditor
         ) as conversation:
-            yield AnswerStream(conversation, self.target, rule, relaxation, logprobs, self._auditor)
-=======
-        async with Conversation(session, link, source, drafter, timeout=self._timeout) as conversation:
             traced = Traced(self.target.name, _mode(policy))
             yield AnswerStream(conversation, self.target, rule, relaxation, logprobs, traced, self._auditor)
->>>>>>> ops
         if isinstance(policy, Streaming):
             self._experience[learnt_on] = policy.experience
             while len(self._experience) > MOST_CHAINS:

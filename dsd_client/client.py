@@ -18,7 +18,7 @@ from typing import TypedDict, Unpack
 from dsd_client.answer import AnswerStream
 from dsd_client.auditing import Auditor
 from dsd_client.conversation import Conversation
-from dsd_client.drafting import DrafterSource, DraftThread, NgramSource, load_drafter
+from dsd_client.drafting import DrafterSource, DraftThread, NgramSource, SessionDrafter, load_drafter
 from dsd_client.lane_link import LaneLink
 from dsd_client.lane_source import LaneSource
 from dsd_client.peer_view import PeerView
@@ -231,13 +231,16 @@ class Client:
         alone = (options.get("lanes") or AUTO_LANES) == 1 and not options.get("standby", 0)
         source = LaneSource(self._swarm, self.target.manifest_hash, rule, positions + slack, replanned=alone)
         link = await self._open(source)
+        drafts = self._drafter if not isinstance(policy, Plain) else None
+        drafter: SessionDrafter | None = None
         try:
-            drafts = self._drafter if not isinstance(policy, Plain) else None
             drafter = await drafts.open(rule, link.capacity) if drafts else None
             assert self._relaxer is not None
             relaxation = await self._relaxer.open(asked, link.stages, drafter)
         except BaseException:
             await link.close()
+            if drafter is not None:
+                await drafter.close()
             raise
         config = SessionConfig(
             capacity=link.capacity,

@@ -57,13 +57,17 @@ class Margins:
     """How far each choice is behind the checker's own; 0 where they are the same."""
     left_out: int = 0
     """Choices that are not among the checker's best at all, as at the edge of what top-p leaves."""
+    cut_off: int = 0
+    """Blocks that are no tie, of rules that leave tokens out: at that edge a margin says nothing of numbers."""
     blocks: Counter[str] = field(default_factory=Counter)
     """By the worst of what an audit of it finds."""
 
     def add(self, claims: Sequence[TokenId], checks: Sequence[Verdict], *, truncated: bool) -> None:
         pairs = list(zip(claims, checks, strict=True))
         found = [severity(claim, check, self.tolerance, truncated=truncated) for claim, check in pairs]
-        self.blocks.update(max(found[start : start + BLOCK_TOKENS]).name for start in range(0, len(found), BLOCK_TOKENS))
+        worst = [max(found[start : start + BLOCK_TOKENS]) for start in range(0, len(found), BLOCK_TOKENS)]
+        self.blocks.update(level.name for level in worst)
+        self.cut_off += sum(level > Severity.TIE for level in worst) * truncated
         for claim, check in pairs:
             behind = _behind(claim, check)
             self.left_out += behind is None
@@ -172,6 +176,7 @@ def _table(found: Sequence[Margins]) -> Table:
         **{level.name.lower(): [str(margins.blocks[level.name]) for margins in found] for level in Severity},
         "choices": [str(len(margins.behind) + margins.left_out) for margins in found],
         "that differ": [str(margins.differing) for margins in found],
+        "no tie, top-k or top-p": [str(margins.cut_off) for margins in found],
         "left out": [str(margins.left_out) for margins in found],
         f"behind, {PERCENTILE} %": [f"{margins.calibrated:.2g}" for margins in found],
         "behind, at most": [f"{max(margins.behind):.2g}" for margins in found],

@@ -291,7 +291,7 @@ class Swarm:
         described = [task.result() for task in answered if task.exception() is None]
         stages = [stage for stage in described if stage.peer not in self._banned]
         failures = [failure for task in answered if (failure := task.exception()) is not None]
-        failures += [_banned(stage) for stage in described if stage.peer in self._banned]
+        failures += [_ban(stage, self._banned.reason(stage.peer)) for stage in described if stage.peer in self._banned]
         failures += [_leaving(stage) for stage in stages if stage.description.draining]
         route = _route(stages, failures, wishes)
         for reason in {str(failure) for failure in failures} - self._left_out:
@@ -382,8 +382,11 @@ def _route(stages: Sequence[Stage], failures: Sequence[BaseException], wishes: W
     return route
 
 
-def _banned(stage: Stage) -> Refused:
-    return Refused(f"the peer at {stage.address} is banned here; see {stage.peer} in banned_peers of the data directory")
+def _ban(stage: Stage, why: str) -> Refused:
+    because = f" ({why})" if why else ""
+    return Refused(
+        f"the peer at {stage.address} is banned here{because}; see {stage.peer} in banned_peers of the data directory"
+    )
 
 
 def chain_of(stages: Sequence[Stage]) -> tuple[Stage, ...]:

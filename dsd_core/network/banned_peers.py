@@ -6,6 +6,8 @@ from dsd_core.network import private_file
 from dsd_core.network.identity import PeerId
 
 DIRECTORY = "banned_peers"
+REASON = 200
+"""Characters of one that are shown."""
 
 
 class BannedPeers:
@@ -18,6 +20,15 @@ class BannedPeers:
 
     def __contains__(self, peer: PeerId) -> bool:
         return peer in self._banned or (self._directory is not None and (self._directory / peer).exists())
+
+    def reason(self, peer: PeerId) -> str:
+        """Why a peer is banned; empty where nobody said, or it is not."""
+        if peer in self._banned or self._directory is None:
+            return self._banned.get(peer, "")
+        try:
+            return (self._directory / peer).read_text(errors="replace").strip()[:REASON]
+        except OSError:
+            return ""
 
     def ban(self, peer: PeerId, why: str) -> None:
         """Twice does no harm. On a full disk, for this process alone. Raises UsageError for a directory of no use."""

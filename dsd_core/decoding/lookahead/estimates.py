@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dsd_core.decoding.frames import ComputeTime
 from dsd_core.decoding.ids import TokenId
@@ -25,9 +25,8 @@ def _line() -> LineFit:
     return LineFit(scatter=8.0)
 
 
-class Transit:
-    """Seconds that a frame spends outside of computing: on links and in queues. Queues only add, so the lower quartile of the
-    latest 64 stands for the links."""
+class Undisturbed:
+    """What takes so many seconds when nothing is in its way. Whatever is only adds: so the lower quartile of the latest 64."""
 
     def __init__(self) -> None:
         self._latest: deque[float] = deque(maxlen=64)
@@ -45,11 +44,14 @@ class Estimates:
     reliability: Reliability = field(default_factory=Reliability)
     _draft: LineFit = field(default_factory=_line)
     """A draft step, by its branches."""
+    _quiet_draft: Undisturbed = field(default_factory=Undisturbed)
+    """The same for one branch, when nothing else asks for the drafter's machine."""
     _slowest: LineFit = field(default_factory=_line)
     """A frame at the slowest stage, by its nodes."""
     _compute: LineFit = field(default_factory=_line)
     """The same over all stages."""
-    _transit: Transit = field(default_factory=Transit)
+    _transit: Undisturbed = field(default_factory=Undisturbed)
+    """What a frame spends outside of computing, on links."""
     _crowding: float = 0.0
     """How many services of the slowest stage a frame waits for others, on average: what stages say of their own computing
     leaves out the machine that they share, and all that handles a frame beside."""
@@ -93,11 +95,19 @@ class Estimates:
             round_trip_seconds=self.round_trip(1),
         )
 
+    def one_at_a_time(self) -> Measurements:
+        """What may be expected where drafter and stages take turns, and so never share a machine at the same moment."""
+        measured = self.measurements()
+        quiet = self._quiet_draft.seconds or measured.draft_seconds
+        return replace(measured, draft_seconds=min(quiet, measured.draft_seconds))
+
     def on_drafted(self, branches: int, seconds: float) -> None:
         """A draft step took so long."""
         if not self._draft.weight:
             self._draft.assume(branches, seconds, _GROWTH)
         self._draft.add(branches, seconds)
+        if self._draft.at(branches) > 0:
+            self._quiet_draft.add(seconds * self._draft.at(1) / self._draft.at(branches))
 
     def on_answered(self, nodes: int, seconds: float, time: ComputeTime, *, is_usual: bool) -> None:
         """Verdicts for so many nodes of a frame came `seconds` after it was sent.

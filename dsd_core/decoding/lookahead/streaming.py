@@ -102,9 +102,9 @@ class Streaming(Lookahead):
             self._guard.on_tokens(self._new_tokens, view.now)
         self._new_tokens = 0
         if self._guard.is_due:
-            measured = self._estimates.measurements()
-            measured = replace(measured, acceptance=self._guard.acceptance(measured.acceptance))
-            self._guard.decide(best_blocking(measured).seconds_a_token)
+            expected = self._estimates.one_at_a_time()
+            expected = replace(expected, acceptance=self._guard.acceptance(expected.acceptance))
+            self._guard.decide(best_blocking(expected).seconds_a_token)
         self._falls_back = self._guard.engaged and (self._falls_back or not view.tree.tip.children)
 
     def _one_at_a_time(self, view: View) -> Sequence[Move]:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dsd_core import embedded
-from dsd_core.decoding.choice.audit import AUDIT_TOLERANCE_NATS, BLOCK_TOKENS, Severity, severity
+from dsd_core.decoding.choice.audit import AUDIT_TOLERANCE_NATS, BLOCK_TOKENS, Severity, near_cuts, severity
 from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.choice.target import ChoiceRule, verdict
 from dsd_core.decoding.frames import Verdict
@@ -57,32 +57,41 @@ class Margins:
     """How far each choice is behind the checker's own; 0 where they are the same."""
     left_out: int = 0
     """Choices that are not among the checker's best at all, as at the edge of what top-p leaves."""
-    cut_off: int = 0
-    """Blocks that are no tie, of rules that leave tokens out: at that edge a margin says nothing of numbers."""
+    at_an_edge: int = 0
+    """Choices that are no tie until top-k or top-p are moved a little, as an audit does: no margins of numbers."""
     blocks: Counter[str] = field(default_factory=Counter)
     """By the worst of what an audit of it finds."""
 
-    def add(self, claims: Sequence[TokenId], checks: Sequence[Verdict], *, truncated: bool) -> None:
-        pairs = list(zip(claims, checks, strict=True))
-        found = [severity(claim, check, self.tolerance, truncated=truncated) for claim, check in pairs]
-        worst = [max(found[start : start + BLOCK_TOKENS]) for start in range(0, len(found), BLOCK_TOKENS)]
+    def add(self, claims: Sequence[TokenId], checks: Sequence[Sequence[Verdict]]) -> None:
+        """`checks` are a verdict for each claim by its own rule, and as many by each rule of nearly the same cuts."""
+        found = [[self._severity(*pair, cuts=len(checks) > 1) for pair in zip(claims, by, strict=True)] for by in checks]
+        best = [min(levels) for levels in zip(*found, strict=True)]
+        worst = [max(best[start : start + BLOCK_TOKENS]) for start in range(0, len(best), BLOCK_TOKENS)]
         self.blocks.update(level.name for level in worst)
-        self.cut_off += sum(level > Severity.TIE for level in worst) * truncated
-        for claim, check in pairs:
+        for claim, check, own, after in zip(claims, checks[0], found[0], best, strict=True):
             behind = _behind(claim, check)
             self.left_out += behind is None
-            self.behind += [] if behind is None else [behind]
+            self.at_an_edge += own > after
+            self.behind += [] if behind is None or own > after else [behind]
+
+    def _severity(self, claim: TokenId, check: Verdict, *, cuts: bool) -> Severity:
+        return severity(claim, check, self.tolerance, truncated=cuts)
+
+    @property
+    def choices(self) -> int:
+        return BLOCK_TOKENS * self.blocks.total()
 
     @property
     def differing(self) -> int:
-        return sum(behind > 0 for behind in self.behind) + self.left_out
+        return sum(behind > 0 for behind in self.behind) + self.at_an_edge
 
     @property
     def calibrated(self) -> float:
         return float(np.percentile(self.behind, PERCENTILE))
 
     def as_json(self) -> dict[str, object]:
-        counts = {"blocks": dict(self.blocks), "choices": len(self.behind) + self.left_out, "left_out": self.left_out}
+        edges = {"left_out": self.left_out, "at_an_edge": self.at_an_edge}
+        counts = {"blocks": dict(self.blocks), "choices": self.choices} | edges
         nats = {"tolerance": self.tolerance, "calibrated": self.calibrated, "most": max(self.behind)}
         behind = sorted(behind for behind in self.behind if behind)
         return {"dtype": self.dtype, "devices": self.devices} | counts | nats | {"differing": self.differing, "behind": behind}
@@ -102,10 +111,9 @@ def measure(source: ModelSource, dtype: str, blocks: int, devices: tuple[str, st
         if sum(margins.blocks.values()) >= blocks:
             return margins
         params = RULES[number % len(RULES)]
-        claims = _verdicts(claimant, text, ChoiceRule(params), _uneven(len(text), chance))
-        checks = _verdicts(checker, text, ChoiceRule(params, top_count=MAX_TOP_COUNT), _even(len(text)))
-        truncated = params.temperature > 0 and (params.top_p < 1 or params.top_k > 0)
-        margins.add([claim.choice for claim in claims], checks, truncated=truncated)
+        [claims] = _verdicts(claimant, text, [ChoiceRule(params)], _uneven(len(text), chance))
+        rules = [ChoiceRule(cut, top_count=MAX_TOP_COUNT) for cut in (params, *near_cuts(params))]
+        margins.add([claim.choice for claim in claims], _verdicts(checker, text, rules, _even(len(text))))
     raise AssertionError("texts go on for ever")
 
 
@@ -132,16 +140,19 @@ def _even(length: int) -> list[range]:
     return [range(start, min(length, start + CHECKED_FRAME)) for start in range(0, length, CHECKED_FRAME)]
 
 
-def _verdicts(span: Span, text: NDArray[np.int64], rule: ChoiceRule, frames: Sequence[range]) -> list[Verdict]:
-    """What the target chooses after each token of a text that is fed to it in such frames."""
-    kv, found = span.reserve(len(text)), list[Verdict]()
+def _verdicts(
+    span: Span, text: NDArray[np.int64], rules: Sequence[ChoiceRule], frames: Sequence[range]
+) -> list[list[Verdict]]:
+    """By each rule, what the target chooses after each token of a text that is fed to it in such frames."""
+    kv, found = span.reserve(len(text)), [list[Verdict]() for _ in rules]
     try:
         for frame in frames:
             logits: NDArray[np.float32] = span.logits(span.forward([_rows(kv, text, frame)])[0]).numpy()
-            found += [
-                verdict(NodeId(at + 1), scores, rule, position=at + 1, history=text[: at + 1])
-                for at, scores in zip(frame, logits, strict=True)
-            ]
+            for by, rule in zip(found, rules, strict=True):
+                by += [
+                    verdict(NodeId(at + 1), scores, rule, position=at + 1, history=text[: at + 1])
+                    for at, scores in zip(frame, logits, strict=True)
+                ]
         return found
     finally:
         kv.close()
@@ -174,9 +185,9 @@ def _table(found: Sequence[Margins]) -> Table:
     rows = {
         "blocks": [str(sum(margins.blocks.values())) for margins in found],
         **{level.name.lower(): [str(margins.blocks[level.name]) for margins in found] for level in Severity},
-        "choices": [str(len(margins.behind) + margins.left_out) for margins in found],
+        "choices": [str(margins.choices) for margins in found],
         "that differ": [str(margins.differing) for margins in found],
-        "no tie, top-k or top-p": [str(margins.cut_off) for margins in found],
+        "at an edge of top-k or top-p": [str(margins.at_an_edge) for margins in found],
         "left out": [str(margins.left_out) for margins in found],
         f"behind, {PERCENTILE} %": [f"{margins.calibrated:.2g}" for margins in found],
         "behind, at most": [f"{max(margins.behind):.2g}" for margins in found],

@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 from dsd_client.lane_link import LaneEvent, LaneLink
 from dsd_client.swarm import Stage
-from dsd_core.decoding.choice.audit import AuditBook, Severity, blocks_of, positions_of, severity
+from dsd_core.decoding.choice.audit import AuditBook, Severity, blocks_of, near_cuts, positions_of, severity
+from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.events import VerdictsArrived
 from dsd_core.decoding.frames import Frame, FrameNode, Verdict
@@ -166,20 +167,35 @@ class Auditor:
 
     async def _compare(self, claim: Claim, offsets: Sequence[int], checker: Chain) -> Severity:
         """The worst of what a chain finds at some of an answer's positions."""
-        checks = await _verdicts(claim, offsets, checker)
-        truncated = claim.rule.params.temperature > 0 and (claim.rule.params.top_p < 1 or claim.rule.params.top_k > 0)
-        return max(
-            severity(TokenId(claim.choices[offset]), checks[offset], self._tolerance, truncated=truncated)
+        params = claim.rule.params
+        found = await self._severities(claim, offsets, checker, params)
+        for near in near_cuts(params):
+            doubtful = [offset for offset, level in found.items() if level > Severity.TIE]
+            if not doubtful:
+                break
+            otherwise = await self._severities(claim, doubtful, checker, near)
+            found |= {offset: min(found[offset], level) for offset, level in otherwise.items()}
+        return max(found.values())
+
+    async def _severities(
+        self, claim: Claim, offsets: Sequence[int], checker: Chain, params: SamplingParams
+    ) -> dict[int, Severity]:
+        checks = await _verdicts(claim, offsets, checker, params)
+        truncated = bool(near_cuts(params))
+        return {
+            offset: severity(TokenId(claim.choices[offset]), checks[offset], self._tolerance, truncated=truncated)
             for offset in offsets
-        )
+        }
 
 
-async def _verdicts(claim: Claim, offsets: Sequence[int], checker: Chain) -> dict[int, Verdict]:
-    """What a chain says at each offset of an answer, given the prompt and the answer before it.
+async def _verdicts(
+    claim: Claim, offsets: Sequence[int], checker: Chain, params: SamplingParams
+) -> dict[int, Verdict]:
+    """What a chain says at each offset of an answer, given the prompt and the answer before it, if it chooses so.
 
     An ordinary session: a long prompt, of which some nodes want a verdict.
     """
-    rule = replace(claim.rule, top_count=MAX_TOP_COUNT)
+    rule = replace(claim.rule, params=params, top_count=MAX_TOP_COUNT)
     # The choice at an offset is the verdict of the node before it; ids begin at 1.
     wanted = {NodeId(len(claim.prompt) + offset): offset for offset in offsets}
     tokens = (*claim.prompt, *claim.tokens)[: max(wanted)]

@@ -1,4 +1,4 @@
-"""A stage that lies is caught and avoided; honest ones never are (trust.md, V1 and V3)."""
+"""A stage that lies is caught and avoided; honest ones never are (V1 and V3)."""
 
 import asyncio
 import math

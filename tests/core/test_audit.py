@@ -1,8 +1,9 @@
-"""Lies are bounded (trust.md, V1), audits are cheap (V4), and what is to blame is a peer that could have lied."""
+"""Lies are bounded (V1 of the promises), audits are cheap (V4), and what is to blame is a peer that could have lied."""
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ from dsd_core.decoding.choice.audit import (
     AuditBook,
     Severity,
     blocks_of,
+    near_cuts,
     positions_of,
     severity,
 )
+from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.decoding.choice.target import ChoiceRule, verdict
 from dsd_core.decoding.frames import Candidate, Verdict
 from dsd_core.decoding.ids import NodeId, TokenId
 
@@ -218,7 +222,7 @@ class Forgiving(AuditBook[str]):
 
 
 def test_a_window_that_forgives_never_catches_who_waits() -> None:
-    """trust.md, section 4: lie while unwatched, behave in probation, and the window has always emptied again."""
+    """Lie while unwatched, behave in probation, and the window has always emptied again."""
     waiting = Liar(lambda book, chance: not watched(book), Severity.MILD)
     outcomes = [wrong_blocks(waiting, seed, Forgiving()) for seed in range(20)]
     assert outcomes.count(None) == 20
@@ -239,3 +243,33 @@ def test_audits_of_an_honest_peer_check_few_blocks() -> None:
             checked += len(chosen)
         shares.append(checked / 2000)
     assert np.mean(shares) <= 0.06
+
+
+@pytest.mark.parametrize("cut", [{"top_p": 0.95}, {"top_k": 4}, {"top_k": 8, "top_p": 0.9}])
+def test_at_the_edge_of_a_cut_honest_machines_differ_and_are_believed(cut: dict[str, Any]) -> None:
+    """They compute alike to a fiftieth of a nat, as bf16 does; now and then one leaves out what the other chooses."""
+    params = SamplingParams(temperature=0.9, seed=5, **cut)
+    rules = [ChoiceRule(near, top_count=8) for near in (params, *near_cuts(params))]
+    rng, doubted = np.random.default_rng(3), 0
+    for position in range(4000):
+        logits = rng.gumbel(size=200).astype(np.float32) * 2
+        claimed = verdict(NodeId(1), logits, rules[0], position=position).choice
+        other = logits + rng.normal(size=200).astype(np.float32) * 0.02
+        checks = [verdict(NodeId(1), other, rule, position=position) for rule in rules]
+        found = [severity(claimed, check, 0.5, truncated=True) for check in checks]
+        doubted += found[0] > Severity.TIE
+        assert min(found) is Severity.TIE
+    assert doubted, "no claim was at an edge, so nothing was tried"
+
+
+def test_without_a_cut_there_is_no_edge() -> None:
+    assert near_cuts(SamplingParams()) == near_cuts(SamplingParams(temperature=1.0, seed=1)) == ()
+    assert near_cuts(SamplingParams(top_k=40)) == (), "greedy takes the best, whatever else is left"
+
+
+def test_a_cut_stays_one_that_can_be() -> None:
+    for top_p, top_k in ((0.01, 1), (1.0, 1), (0.99, 0)):
+        params = SamplingParams(0.5, top_p, top_k, seed=1)
+        fewer, more = near_cuts(params)
+        assert 0 < fewer.top_p <= params.top_p <= more.top_p <= 1
+        assert (fewer.top_k > 0) == (params.top_k > 0) == (more.top_k > 0)

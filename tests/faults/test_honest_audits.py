@@ -48,7 +48,7 @@ DEVICES = [("cpu", "cpu")] + [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")
 def test_many_honest_blocks_are_ties(quiet: None, dtype: str, devices: tuple[str, str]) -> None:
     """Nothing is mild or gross even before a third chain is asked, so nobody is struck; and d is no less than it must be."""
     found = margins.measure(resolve(str(embedded.TARGET)), dtype, count(500, 30_000), devices)
-    print(found.dtype, found.devices, dict(found.blocks), f"of which {found.cut_off} by top-k or top-p that are no tie")
+    print(found.dtype, found.devices, dict(found.blocks), f"{found.at_an_edge} choices at an edge of top-k or top-p")
     print(f"{found.differing} choices differ, by {max(found.behind):.3g} nats at most; d should be {found.calibrated:.3g}")
     assert set(found.blocks) == {Severity.TIE.name}
     assert found.calibrated <= found.tolerance

@@ -1,4 +1,4 @@
-"""Bombs fizzle: what is compressed or too large costs neither end the memory that it claims (trust.md, S8)."""
+"""Bombs fizzle: what is compressed or too large costs neither end the memory that it claims (S8)."""
 
 import asyncio
 import subprocess

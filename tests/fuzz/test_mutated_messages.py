@@ -1,4 +1,4 @@
-"""Malformed messages are refused by type, cheaply, and harm nobody (trust.md, S7)."""
+"""Malformed messages are refused by type, cheaply, and harm nobody (S7)."""
 
 import asyncio
 import contextlib

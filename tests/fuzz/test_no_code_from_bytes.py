@@ -1,4 +1,4 @@
-"""Bytes never become code, and names never become paths (trust.md, S5 and S6)."""
+"""Bytes never become code, and names never become paths (S5 and S6)."""
 
 import ast
 import contextlib

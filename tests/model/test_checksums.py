@@ -1,4 +1,4 @@
-"""Weights that are not what their publisher made are never served (trust.md, R12)."""
+"""Weights that are not what their publisher made are never served (R12 of the promises)."""
 
 import hashlib
 import random

@@ -1,4 +1,4 @@
-"""Peers of different releases: they agree at once, or part politely (trust.md, R13)."""
+"""Peers of different releases: they agree at once, or part politely (R13)."""
 
 import pytest
 from hypothesis import given

@@ -17,10 +17,11 @@ The laws:
 
 import math
 from collections.abc import Hashable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Generic, TypeVar
 
+from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.frames import Verdict
 from dsd_core.decoding.ids import TokenId
 
@@ -31,6 +32,10 @@ PROBATION = 10
 FLOOR = 0.05
 STRIKES = 3
 GROSS = 10.0
+EDGE = 0.03
+"""By how much the share that top-p keeps may differ between honest machines, in bf16."""
+EDGE_SHARE = 0.25
+"""Likewise of the tokens that top-k keeps: in bf16 many near its edge are equally likely."""
 
 AUDIT_TOLERANCE_NATS = {"float32": 1e-2, "bfloat16": 0.5, "float16": 0.1}
 """d, by the stages' dtype. Of 1,515 choices of honest bf16 nodes, the embedded target's, 7 were not the checker's, and the
@@ -44,6 +49,24 @@ class Severity(IntEnum):
     TIE = 0
     MILD = 1
     GROSS = 2
+
+
+def near_cuts(params: SamplingParams) -> tuple[SamplingParams, ...]:
+    """The same with a few tokens fewer, and a few more, left by top-k and top-p; none where they leave all.
+
+    At their edge two honest machines leave out different tokens, and then a margin says nothing of how well they compute:
+    the token that one of them chooses is not there for the other. A claim that is the choice with either of these is one
+    that an honest machine may make.
+    """
+    if params.temperature == 0 or (params.top_k == 0 and params.top_p == 1):
+        return ()
+    fewer = replace(params, top_k=_cut(params.top_k, 1 - EDGE_SHARE), top_p=max(params.top_p - EDGE, params.top_p / 2))
+    return fewer, replace(params, top_k=_cut(params.top_k, 1 + EDGE_SHARE), top_p=min(params.top_p + EDGE, 1.0))
+
+
+def _cut(top_k: int, share: float) -> int:
+    """0 means no cut, and stays so."""
+    return top_k and max(1, round(top_k * share))
 
 
 def severity(claimed: TokenId, check: Verdict, tolerance: float, *, truncated: bool) -> Severity:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dsd_core import embedded
-from dsd_core.decoding.choice.audit import AUDIT_TOLERANCE_NATS, BLOCK_TOKENS, Severity, near_cuts, severity
+from dsd_core.decoding.choice.audit import AUDIT_TOLERANCE_NATS, BLOCK_TOKENS, Severity, near_cuts, severity, severity_at_edge
 from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.choice.target import ChoiceRule, verdict
 from dsd_core.decoding.frames import Verdict
@@ -62,20 +62,23 @@ class Margins:
     blocks: Counter[str] = field(default_factory=Counter)
     """By the worst of what an audit of it finds."""
 
-    def add(self, claims: Sequence[TokenId], checks: Sequence[Sequence[Verdict]]) -> None:
-        """`checks` are a verdict for each claim by its own rule, and as many by each rule of nearly the same cuts."""
-        found = [[self._severity(*pair, cuts=len(checks) > 1) for pair in zip(claims, by, strict=True)] for by in checks]
-        best = [min(levels) for levels in zip(*found, strict=True)]
-        worst = [max(best[start : start + BLOCK_TOKENS]) for start in range(0, len(best), BLOCK_TOKENS)]
+    def add(self, claims: Sequence[TokenId], own: Sequence[Verdict], near: Sequence[Sequence[Verdict]]) -> None:
+        """A checker's verdicts on the claims, and with nearly the same cuts, fewer and more, where the rule cuts."""
+        found = [severity(*pair, self.tolerance) for pair in zip(claims, own, strict=True)]
+        for at, claim in enumerate(claims):
+            is_behind = found[at] > Severity.TIE
+            if is_behind and near:
+                fewer, more = near
+                found[at] = severity_at_edge(claim, fewer[at], more[at], self.tolerance)
+            self._note(claim, own[at], at_an_edge=is_behind and found[at] is Severity.TIE)
+        worst = [max(found[start : start + BLOCK_TOKENS]) for start in range(0, len(found), BLOCK_TOKENS)]
         self.blocks.update(level.name for level in worst)
-        for claim, check, own, after in zip(claims, checks[0], found[0], best, strict=True):
-            behind = _behind(claim, check)
-            self.left_out += behind is None
-            self.at_an_edge += own > after
-            self.behind += [] if behind is None or own > after else [behind]
 
-    def _severity(self, claim: TokenId, check: Verdict, *, cuts: bool) -> Severity:
-        return severity(claim, check, self.tolerance, truncated=cuts)
+    def _note(self, claim: TokenId, check: Verdict, *, at_an_edge: bool) -> None:
+        behind = _behind(claim, check)
+        self.left_out += behind is None
+        self.at_an_edge += at_an_edge
+        self.behind += [] if behind is None or at_an_edge else [behind]
 
     @property
     def choices(self) -> int:
@@ -112,8 +115,9 @@ def measure(source: ModelSource, dtype: str, blocks: int, devices: tuple[str, st
             return margins
         params = RULES[number % len(RULES)]
         [claims] = _verdicts(claimant, text, [ChoiceRule(params)], _uneven(len(text), chance))
-        rules = [ChoiceRule(cut, top_count=MAX_TOP_COUNT) for cut in (params, *near_cuts(params))]
-        margins.add([claim.choice for claim in claims], _verdicts(checker, text, rules, _even(len(text))))
+        rules = [ChoiceRule(cut, top_count=MAX_TOP_COUNT) for cut in (params, *(near_cuts(params) or ()))]
+        own, *near = _verdicts(checker, text, rules, _even(len(text)))
+        margins.add([claim.choice for claim in claims], own, near)
     raise AssertionError("texts go on for ever")
 
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from dsd_client.lane_link import LaneEvent, LaneLink
 from dsd_client.swarm import Stage
-from dsd_core.decoding.choice.audit import AuditBook, Severity, blocks_of, near_cuts, positions_of, severity
+from dsd_core.decoding.choice.audit import AuditBook, Severity, blocks_of, near_cuts, positions_of, severity, severity_at_edge
 from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.events import VerdictsArrived
@@ -52,6 +52,9 @@ class Claim:
     @property
     def peers(self) -> tuple[PeerId, ...]:
         return tuple(stage.peer for stage in self.chain)
+
+    def choice(self, offset: int) -> TokenId:
+        return TokenId(self.choices[offset])
 
 
 class Auditor:
@@ -167,25 +170,15 @@ class Auditor:
 
     async def _compare(self, claim: Claim, offsets: Sequence[int], checker: Chain) -> Severity:
         """The worst of what a chain finds at some of an answer's positions."""
-        params = claim.rule.params
-        found = await self._severities(claim, offsets, checker, params)
-        for near in near_cuts(params):
-            doubtful = [offset for offset, level in found.items() if level > Severity.TIE]
-            if not doubtful:
-                break
-            otherwise = await self._severities(claim, doubtful, checker, near)
-            found |= {offset: min(found[offset], level) for offset, level in otherwise.items()}
+        checks = await _verdicts(claim, offsets, checker, claim.rule.params)
+        found = {offset: severity(claim.choice(offset), check, self._tolerance) for offset, check in checks.items()}
+        doubtful = [offset for offset, level in found.items() if level > Severity.TIE]
+        cuts = near_cuts(claim.rule.params)
+        if doubtful and cuts is not None:
+            fewer, more = [await _verdicts(claim, doubtful, checker, cut) for cut in cuts]
+            for offset in doubtful:
+                found[offset] = severity_at_edge(claim.choice(offset), fewer[offset], more[offset], self._tolerance)
         return max(found.values())
-
-    async def _severities(
-        self, claim: Claim, offsets: Sequence[int], checker: Chain, params: SamplingParams
-    ) -> dict[int, Severity]:
-        checks = await _verdicts(claim, offsets, checker, params)
-        truncated = bool(near_cuts(params))
-        return {
-            offset: severity(TokenId(claim.choices[offset]), checks[offset], self._tolerance, truncated=truncated)
-            for offset in offsets
-        }
 
 
 async def _verdicts(

@@ -17,6 +17,7 @@ from dsd_core.decoding.choice.audit import (
     near_cuts,
     positions_of,
     severity,
+    severity_at_edge,
 )
 from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.choice.target import ChoiceRule, verdict
@@ -44,21 +45,28 @@ def check(*scores: float) -> Verdict:
     ],
 )
 def test_a_margin_decides(behind: float, expected: Severity) -> None:
-    assert severity(TokenId(1), check(2.0, 2.0 - behind), D, truncated=False) is expected
+    assert severity(TokenId(1), check(2.0, 2.0 - behind), D) is expected
 
 
 def test_the_checkers_own_choice_is_a_tie() -> None:
-    assert severity(TokenId(0), check(2.0, 1.0), D, truncated=False) is Severity.TIE
+    assert severity(TokenId(0), check(2.0, 1.0), D) is Severity.TIE
 
 
 def test_a_token_far_from_all_candidates_is_gross_unless_others_were_left_out() -> None:
-    assert severity(TokenId(9), check(2.0, 1.0), D, truncated=False) is Severity.GROSS
-    assert severity(TokenId(9), check(2.0, 1.0), D, truncated=True) is Severity.MILD
+    assert severity(TokenId(9), check(2.0, 1.0), D) is Severity.GROSS
+    assert severity_at_edge(TokenId(9), check(2.0, 1.0), check(2.0, 1.0), D) is Severity.MILD
+
+
+def test_at_an_edge_a_claim_must_hold_against_what_is_certainly_kept() -> None:
+    fewer, more = check(2.0, 1.0), check(2.0, 1.0, 1.9, -7.0)
+    assert severity_at_edge(TokenId(2), fewer, more, 0.2) is Severity.TIE
+    assert severity_at_edge(TokenId(1), fewer, more, 0.2) is Severity.MILD
+    assert severity_at_edge(TokenId(3), fewer, more, 0.2) is Severity.GROSS
 
 
 def test_scores_may_be_negative() -> None:
     """They are log-probabilities at temperature 0."""
-    assert severity(TokenId(1), check(-0.5, -3.0), D, truncated=False) is Severity.GROSS
+    assert severity(TokenId(1), check(-0.5, -3.0), D) is Severity.GROSS
 
 
 # -- the schedule ------------------------------------------------------------------------------------------------------
@@ -249,27 +257,28 @@ def test_audits_of_an_honest_peer_check_few_blocks() -> None:
 def test_at_the_edge_of_a_cut_honest_machines_differ_and_are_believed(cut: dict[str, Any]) -> None:
     """They compute alike to a fiftieth of a nat, as bf16 does; now and then one leaves out what the other chooses."""
     params = SamplingParams(temperature=0.9, seed=5, **cut)
-    rules = [ChoiceRule(near, top_count=8) for near in (params, *near_cuts(params))]
+    rules = [ChoiceRule(near, top_count=8) for near in (params, *(near_cuts(params) or ()))]
     rng, doubted = np.random.default_rng(3), 0
     for position in range(4000):
         logits = rng.gumbel(size=200).astype(np.float32) * 2
         claimed = verdict(NodeId(1), logits, rules[0], position=position).choice
         other = logits + rng.normal(size=200).astype(np.float32) * 0.02
-        checks = [verdict(NodeId(1), other, rule, position=position) for rule in rules]
-        found = [severity(claimed, check, 0.5, truncated=True) for check in checks]
-        doubted += found[0] > Severity.TIE
-        assert min(found) is Severity.TIE
+        own, fewer, more = [verdict(NodeId(1), other, rule, position=position) for rule in rules]
+        if severity(claimed, own, 0.5) > Severity.TIE:
+            doubted += 1
+            assert severity_at_edge(claimed, fewer, more, 0.5) is Severity.TIE
     assert doubted, "no claim was at an edge, so nothing was tried"
 
 
 def test_without_a_cut_there_is_no_edge() -> None:
-    assert near_cuts(SamplingParams()) == near_cuts(SamplingParams(temperature=1.0, seed=1)) == ()
-    assert near_cuts(SamplingParams(top_k=40)) == (), "greedy takes the best, whatever else is left"
+    assert near_cuts(SamplingParams()) is None
+    assert near_cuts(SamplingParams(temperature=1.0, seed=1)) is None
+    assert near_cuts(SamplingParams(top_k=40)) is None, "greedy takes the best, whatever else is left"
 
 
 def test_a_cut_stays_one_that_can_be() -> None:
     for top_p, top_k in ((0.01, 1), (1.0, 1), (0.99, 0)):
         params = SamplingParams(0.5, top_p, top_k, seed=1)
-        fewer, more = near_cuts(params)
+        fewer, more = near_cuts(params) or (params, params)
         assert 0 < fewer.top_p <= params.top_p <= more.top_p <= 1
         assert (fewer.top_k > 0) == (params.top_k > 0) == (more.top_k > 0)

@@ -32,10 +32,10 @@ PROBATION = 10
 FLOOR = 0.05
 STRIKES = 3
 GROSS = 10.0
-EDGE = 0.03
-"""By how much the share that top-p keeps may differ between honest machines, in bf16."""
-EDGE_SHARE = 0.25
-"""Likewise of the tokens that top-k keeps: in bf16 many near its edge are equally likely."""
+EDGE = 0.1
+"""By how much the share that top-p keeps may differ between honest machines: by a likely token, where two of them are alike."""
+EDGE_SHARE, EDGE_TOKENS = 0.25, 2
+"""Likewise of the tokens that top-k keeps, and so many at least: in bf16 many near its edge are equally likely."""
 
 AUDIT_TOLERANCE_NATS = {"float32": 1e-2, "bfloat16": 0.5, "float16": 0.1}
 """d, by the stages' dtype. Of 1,515 choices of honest bf16 nodes, the embedded target's, 7 were not the checker's, and the
@@ -51,34 +51,43 @@ class Severity(IntEnum):
     GROSS = 2
 
 
-def near_cuts(params: SamplingParams) -> tuple[SamplingParams, ...]:
-    """The same with a few tokens fewer, and a few more, left by top-k and top-p; none where they leave all.
+def near_cuts(params: SamplingParams) -> tuple[SamplingParams, SamplingParams] | None:
+    """The same with a few tokens fewer, and a few more, left by top-k and top-p; None where they leave all.
 
     At their edge two honest machines leave out different tokens, and then a margin says nothing of how well they compute:
-    the token that one of them chooses is not there for the other. A claim that is the choice with either of these is one
-    that an honest machine may make.
+    the token that one of them chooses is not there for the other. `severity_at_edge` judges by these two.
     """
     if params.temperature == 0 or (params.top_k == 0 and params.top_p == 1):
-        return ()
-    fewer = replace(params, top_k=_cut(params.top_k, 1 - EDGE_SHARE), top_p=max(params.top_p - EDGE, params.top_p / 2))
-    return fewer, replace(params, top_k=_cut(params.top_k, 1 + EDGE_SHARE), top_p=min(params.top_p + EDGE, 1.0))
+        return None
+    at_edge = max(EDGE_TOKENS, round(params.top_k * EDGE_SHARE)) if params.top_k else 0  # 0 means no cut, and stays so
+    least_k, least_p = params.top_k and max(1, params.top_k - at_edge), max(params.top_p - EDGE, params.top_p / 2)
+    more = replace(params, top_k=params.top_k + at_edge, top_p=min(params.top_p + EDGE, 1.0))
+    return replace(params, top_k=least_k, top_p=least_p), more
 
 
-def _cut(top_k: int, share: float) -> int:
-    """0 means no cut, and stays so."""
-    return top_k and max(1, round(top_k * share))
+def severity(claimed: TokenId, check: Verdict, tolerance: float) -> Severity:
+    """Of one claimed choice, by a checker's verdict with its best tokens. `tolerance` is d, in nats."""
+    margin = _margin(claimed, check.choice, check)
+    return Severity.GROSS if margin is None else _by_margin(margin, tolerance)
 
 
-def severity(claimed: TokenId, check: Verdict, tolerance: float, *, truncated: bool) -> Severity:
-    """Of one claimed choice, by a checker's verdict with its best tokens. `tolerance` is d, in nats.
+def severity_at_edge(claimed: TokenId, fewer: Verdict, more: Verdict, tolerance: float) -> Severity:
+    """Likewise where top-k or top-p leave tokens out, by a checker's verdicts with both of `near_cuts`.
 
-    `truncated` says that top-k or top-p leave tokens out. At their edge two honest machines leave out different ones, so a
-    token that is missing altogether is then no more than mild.
+    What an honest machine keeps lies between the two. So its choice is among the more, and not behind the best of the fewer.
+    A token that is missing altogether is no more than mild.
     """
+    margin = _margin(claimed, fewer.choice, more)
+    return Severity.MILD if margin is None else _by_margin(margin, tolerance)
+
+
+def _margin(claimed: TokenId, best: TokenId, check: Verdict) -> float | None:
+    """How far the claimed token is behind another, by a verdict's best tokens; None if it is not among them."""
     scores = {candidate.token: candidate.score for candidate in check.top}
-    if claimed not in scores:
-        return Severity.MILD if truncated else Severity.GROSS
-    margin = check.top[0].score - scores[claimed]
+    return scores.get(best, -math.inf) - scores[claimed] if claimed in scores else None
+
+
+def _by_margin(margin: float, tolerance: float) -> Severity:
     if margin <= tolerance:
         return Severity.TIE
     return Severity.MILD if margin <= GROSS * tolerance else Severity.GROSS

@@ -13,8 +13,8 @@ from dsd_client.commands.status import status
 from dsd_client.swarm import LOOK_SECONDS
 from dsd_core.errors import NoPeers, NotCovered, Refused
 from dsd_core.membership.ids import handle_of
-from tests.client.test_discovery import SECONDS, Members, members
-from tests.conftest import LAYERS, InProcessSwarm, TinyModel, eventually
+from tests.client.test_discovery import Members, members
+from tests.conftest import LAYERS, InProcessNode, InProcessSwarm, TinyModel
 
 __all__ = ["members"]
 
@@ -29,6 +29,14 @@ async def seen(target: TinyModel, join: list[str], capsys: pytest.CaptureFixture
     assert found["covered"] is (problem is None)
     assert found["problem"] == (str(problem) if problem else None)
     return found
+
+
+def suspect_for_long(members: Members, node: InProcessNode) -> None:
+    """By all others, whichever of them a client may ask. By itself a suspicion is over in half a second here."""
+    for seat, other in zip(members.seats, members.swarm.nodes, strict=True):
+        if other is not node:
+            suspected = seat.gossiper._membership.table.suspected
+            suspected[handle_of(node.peer)] = asyncio.get_running_loop().time() + 60
 
 
 async def test_a_model_that_is_covered(
@@ -66,11 +74,9 @@ async def test_who_is_suspected(
     """By others, of a peer that does not answer us either. One that answers us is what it says itself."""
     first = await members.start(range(LAYERS))
     others = [await members.start(range(2), [first.address]), await members.start(range(2, LAYERS), [first.address])]
-    gossiper = members.seats[0].gossiper
-    await others[0].kill()
-    await eventually(lambda: bool(gossiper.suspected), SECONDS)
-    for other in others:  # and here somebody is wrong
-        gossiper._membership.table.suspected.setdefault(handle_of(other.peer), asyncio.get_running_loop().time() + 60)
+    await members.kill(others[0])
+    for other in others:  # of one of them wrongly
+        suspect_for_long(members, other)
     found = await seen(target, [first.address], capsys, tmp_path)
     assert {peer["address"]: (peer["state"], tuple(peer["layers"])) for peer in found["peers"]} == {
         first.address: ("serving", (0, LAYERS)),
@@ -86,10 +92,8 @@ async def test_the_gateways_page_is_told_the_same(members: Members, target: Tiny
     leaving = await members.start(range(2, LAYERS), [first.address])
     leaving.service._draining = True
     async with Client([first.address], str(target), "none") as client:
-        gossiper = members.seats[0].gossiper
-        await gone.kill()
-        await eventually(lambda: bool(gossiper.suspected), SECONDS)
-        gossiper._membership.table.suspected[handle_of(gone.peer)] += 60
+        await members.kill(gone)
+        suspect_for_long(members, gone)
         await asyncio.sleep(LOOK_SECONDS)
         assert {peer.address: peer.state for peer in await client.peers()} == {
             first.address: "serving", gone.address: "suspected", leaving.address: "draining"

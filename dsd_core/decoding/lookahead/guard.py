@@ -34,6 +34,8 @@ class Guard:
     _stay: int = TOKENS // 2
     """For how many tokens it was engaged last, trials aside."""
     _is_trial: bool = False
+    _streamed: float = 1.0
+    """What streaming took at last, as a share of what one frame at a time was promised to take for the same text."""
     _right: int = 0
     _judged: int = 0
     _tokens: int = 0
@@ -52,7 +54,7 @@ class Guard:
         """Enough tokens have been seen to decide."""
         if self.engaged:
             return self._tokens >= (TRIAL_TOKENS if self._is_trial else self._stay)
-        return self._tokens >= TOKENS
+        return self._tokens >= (TOKENS if self._stay < TOKENS else TOKENS // 2)  # once it has failed, it is tried for shorter
 
     def acceptance(self, otherwise: float) -> float:
         """The share of right first candidates among these very tokens: luck with the text is no merit of a way to decode."""
@@ -72,23 +74,33 @@ class Guard:
 
     def decide(self, promised: float) -> None:
         """Engage, or let go. One frame at a time is promised to take `promised` seconds a token."""
-        seconds_a_token = self._seconds / self._tokens
+        taken = self._seconds / self._tokens / max(promised, 1e-9)
         self._tokens, self._seconds = 0, 0.0
         self._right = self._judged = 0
-        self._untried += 1
-        expected = promised * self._correction
         if self.engaged:
-            self.engaged = self._is_trial = False
-            self._correction = min(max(seconds_a_token / promised, 1 / MOST_WRONG), MOST_WRONG)
-        elif seconds_a_token > TOLERANCE * expected:
-            self._stay = min(2 * self._stay, MOST_TOKENS)
+            self._correction = min(max(taken, 1 / MOST_WRONG), MOST_WRONG)
+            self.engaged = self._is_trial and taken * TOLERANCE < self._streamed
+            if self.engaged:
+                self._stay_longer()
+            self._is_trial = False
+        else:
+            self._judge_streaming(taken)
+
+    def _judge_streaming(self, taken: float) -> None:
+        self._streamed = taken
+        self._untried += 1
+        if taken > TOLERANCE * self._correction:
+            self._stay_longer()
             self._engage()
-        elif seconds_a_token > NEAR * expected and self._untried > TRIAL_AFTER:
+        elif taken > NEAR * self._correction and self._untried > TRIAL_AFTER:
             self._is_trial = True
             self._engage()
         else:
             self._stay = TOKENS // 2
             self._correction **= FADING
+
+    def _stay_longer(self) -> None:
+        self._stay = min(2 * self._stay, MOST_TOKENS)
 
     def _engage(self) -> None:
         self.engaged = True

@@ -8,6 +8,8 @@ import asyncio
 import sys
 from importlib import import_module
 
+from dsd_core.command import TERMINATED, cancelled_by_sigterm
+
 NAMES = (
     "loopback", "first_token", "footprint", "gateway", "links", "gpu_like", "real_pair", "law", "table1", "adaptive",
     "adaptive_speed", "communication", "tls", "simulated", "margins",
@@ -24,4 +26,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(cancelled_by_sigterm(main()))  # or the nodes that it has started would live on
+    except asyncio.CancelledError:
+        sys.exit(TERMINATED)

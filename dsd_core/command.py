@@ -40,10 +40,11 @@ def main(command: click.Command, program: str, *, terminated: int = TERMINATED) 
 def run(coroutine: Coroutine[Any, Any, Value]) -> Value:
     """Run a command's coroutine to its end, on uvloop where the platform has it. SIGTERM and SIGHUP cancel it."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_cancelled_by_sigterm(coroutine))
+        return runner.run(cancelled_by_sigterm(coroutine))
 
 
-async def _cancelled_by_sigterm(coroutine: Coroutine[Any, Any, Value]) -> Value:
+async def cancelled_by_sigterm(coroutine: Coroutine[Any, Any, Value]) -> Value:
+    """Await it; SIGTERM and SIGHUP cancel whoever does, so that everything is put away."""
     task = asyncio.current_task()
     assert task is not None
     if sys.platform != "win32":

@@ -435,7 +435,7 @@ async def test_drafting_has_a_thread_of_its_own(clients: Clients, prompt: list[i
     names: set[str] = set()
     guess = ModelDrafter.guess
     monkeypatch.setattr(ModelDrafter, "guess", lambda *given: (names.add(threading.current_thread().name), guess(*given))[1])
-    await (await clients()).generate(prompt, max_new_tokens=5, lookahead=2)
+    await (await clients()).generate(prompt, max_new_tokens=5, speculation="blocking", lookahead=2)
     assert {name.split("_")[0] for name in names} == {"drafter"}
 
 

@@ -17,7 +17,7 @@ from dsd_core.model import attention, shortcuts
 from dsd_core.model.checkpoint import Checkpoint, Piece, Progress
 from dsd_core.model.families import Family, family_of, span_config
 from dsd_core.model.linear import PLAIN, Layout, Layouts
-from dsd_core.model.memory import available_bytes
+from dsd_core.model.memory import available_bytes, give_back
 from dsd_core.model.repository import one_line
 from dsd_core.model.source import ModelSource
 
@@ -51,6 +51,7 @@ def load_decoder(
     layouts = Layouts()
     layouts.replace_in(base)
     laid_out_head = None if head is None else _lay_out_head(base, head, layouts)
+    give_back()
     return Decoder(base, shortcuts.take(base), laid_out_head, weight_bytes)
 
 

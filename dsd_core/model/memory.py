@@ -1,5 +1,7 @@
-"""How much memory is left to promise."""
+"""How much memory is left to promise, and giving back what is not needed."""
 
+import contextlib
+import ctypes
 from pathlib import Path
 
 import torch
@@ -50,3 +52,9 @@ def _available_in_container() -> int | None:
     except (OSError, ValueError):  # no container, or "max": no limit
         return None
     return limit - used + int(statistics.get("file", 0))
+
+
+def give_back() -> None:
+    """Let the operating system have what has been freed: the C library keeps it, for uses that may never come."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # only glibc has this
+        ctypes.CDLL(None).malloc_trim(0)

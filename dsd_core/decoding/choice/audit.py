@@ -38,9 +38,9 @@ EDGE_SHARE, EDGE_TOKENS = 0.25, 2
 """Likewise of the tokens that top-k keeps, and so many at least: in bf16 many near its edge are equally likely."""
 
 AUDIT_TOLERANCE_NATS = {"float32": 1e-2, "bfloat16": 0.5, "float16": 0.1}
-"""d, by the stages' dtype. Of 120,320 choices of honest nodes, the embedded target's, 236 were not the checker's in bf16: 99.99 %
-lay within 0.08 of its own, edges of top-k and top-p aside, and the furthest 0.33; in fp32 none was (`python -m benchmarks
-margins`). The rest is room for other machines and larger models: a lie of less than that does little harm."""
+"""d, by the stages' dtype. Of 120,320 choices of honest nodes, the embedded target's, 236 were not the checker's in bf16:
+99.99 % lay within 0.08 of its own, edges of top-k and top-p aside, and the furthest 0.33. In fp32 none was (`python -m
+benchmarks margins`). The rest is room for other machines and larger models: a lie of less than that does little harm."""
 
 
 class Severity(IntEnum):

@@ -28,10 +28,10 @@ bench: $(INSTALLED)
 PROMISES = tests/faults tests/fuzz tests/core/test_simulation.py tests/client/test_disordered_verdicts.py
 
 faults: $(INSTALLED)
-	DSD_TEST_SIZE=faults $(BIN)/python -m pytest $(PROMISES)
+	DSD_TEST_SIZE=faults $(BIN)/python -m pytest -o faulthandler_timeout=1800 $(PROMISES)
 
 night: $(INSTALLED)
-	DSD_TEST_SIZE=night $(BIN)/python -m pytest $(PROMISES)
+	DSD_TEST_SIZE=night $(BIN)/python -m pytest -o faulthandler_timeout=1800 $(PROMISES)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "DSD needs Python 3.11 or newer; set PYTHON=..."; exit 1; }

@@ -216,7 +216,8 @@ class Client:
         """A session of `positions` tokens in all, prompts and answers, that may be asked repeatedly."""
         _check(positions, options)
         candidates = options.get("candidates", CANDIDATES)
-        policy = _policy(options.get("speculation", "streaming"), options.get("lookahead"), candidates)
+        speculation = options.get("speculation", "streaming")
+        policy = _policy(speculation, options.get("lookahead"), candidates)
         if self._drafter is None:
             policy = Plain()
         sampling = options.get("sampling") or self.target.sampling
@@ -258,7 +259,7 @@ class Client:
         async with Conversation(
             session, link, source, drafter, timeout=self._timeout, auditor=self._auditor
         ) as conversation:
-            traced = Traced(self.target.name, _mode(policy))
+            traced = Traced(self.target.name, speculation)
             yield AnswerStream(conversation, self.target, rule, relaxation, logprobs, traced, self._auditor)
         if isinstance(policy, Streaming):
             self._experience[learnt_on] = policy.experience
@@ -335,11 +336,6 @@ def _policy(speculation: str, lookahead: int | None, candidates: int) -> Lookahe
             return Streaming(candidates, lookahead)
         case _:
             raise UsageError(f"there is no speculation {speculation!r}; use streaming, blocking or off")
-
-
-def _mode(policy: Lookahead) -> str:
-    """As `_policy` takes it."""
-    return "off" if isinstance(policy, Plain) else type(policy).__name__.lower()
 
 
 def _asked(options: ConversationOptions) -> Asked:

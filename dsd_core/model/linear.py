@@ -6,8 +6,8 @@ So each shape is measured once, when its weights are loaded. Results differ in t
 processors.
 """
 
+import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -55,7 +55,8 @@ class Packed(Layout):
         return product
 
 
-PLAIN: tuple[type[Layout], ...] = (Layout, ByColumns)
+Kinds = tuple[type[Layout], ...]
+PLAIN: Kinds = (Layout, ByColumns)
 """Those that hold a weight as an ordinary tensor."""
 
 
@@ -64,7 +65,7 @@ class Layouts:
 
     def __init__(self) -> None:
         self._kinds = (*PLAIN, Packed) if _has_one_dnn() else PLAIN
-        self._chosen: dict[tuple[torch.Size, torch.dtype, bool], type[Layout]] = {}
+        self._chosen: dict[tuple[object, ...], type[Layout]] = {}
 
     def replace_in(self, base: nn.Module) -> None:
         """Give every linear layer of a model its layout. Its weight is freed before the next one is copied."""
@@ -75,17 +76,14 @@ class Layouts:
     def _of_module(self, linear: Any) -> Layout:
         return self.of(linear.weight, linear.bias)
 
-    def of(
-        self, weight: torch.Tensor, bias: torch.Tensor | None = None, kinds: Sequence[type[Layout]] | None = None
-    ) -> Layout:
+    def of(self, weight: torch.Tensor, bias: torch.Tensor | None = None, kinds: Kinds | None = None) -> Layout:
         """The fastest layout of a weight, for weights of its shape. One of `kinds` where they are given."""
         if not _matters(weight):
             return Layout(weight, bias)
-        if kinds is not None:
-            return _fastest(weight, bias, kinds)(weight, bias)
-        shape = (weight.shape, weight.dtype, bias is not None)
+        kinds = kinds or self._kinds
+        shape = (weight.shape, weight.dtype, bias is not None, kinds)
         if shape not in self._chosen:
-            self._chosen[shape] = _fastest(weight, bias, self._kinds)
+            self._chosen[shape] = min(kinds, key=lambda kind: _seconds(kind, weight, bias))
         return self._chosen[shape](weight, bias)
 
 
@@ -98,12 +96,14 @@ def _matters(weight: torch.Tensor) -> bool:
 
 
 @torch.inference_mode()
-def _fastest(weight: torch.Tensor, bias: torch.Tensor | None, kinds: Sequence[type[Layout]]) -> type[Layout]:
-    return min(kinds, key=lambda kind: _seconds(kind(weight, bias), weight))
-
-
-def _seconds(layout: Layout, weight: torch.Tensor) -> float:
-    return sum(_seconds_for(layout, torch.ones(nodes, weight.shape[1], dtype=weight.dtype)) for nodes in FRAME_NODES)
+def _seconds(kind: type[Layout], weight: torch.Tensor, bias: torch.Tensor | None) -> float:
+    try:
+        layout = kind(weight, bias)
+        return sum(_seconds_for(layout, torch.ones(nodes, weight.shape[1], dtype=weight.dtype)) for nodes in FRAME_NODES)
+    except RuntimeError:  # oneDNN wants instructions for numbers of 16 bits that not every processor has
+        if kind is Layout:
+            raise
+        return math.inf
 
 
 def _seconds_for(layout: Layout, rows: Rows) -> float:

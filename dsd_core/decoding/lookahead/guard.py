@@ -1,7 +1,8 @@
 """The promise: never slower than plain decoding or the best blocking speculation.
 
     streaming --slower than one frame at a time is expected to be--> engaged, twice as long after each failure in a row
-    streaming --hardly faster than expected--> engaged for a trial: what it really takes corrects what is expected
+    streaming --hardly faster than expected--> engaged for a trial: what it really takes corrects what is expected, and where
+                                               that is less than streaming took it stays
 """
 
 from dataclasses import dataclass

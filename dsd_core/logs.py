@@ -28,6 +28,8 @@ def configure(*, verbose: bool = False, quiet: bool = False, log_format: str = "
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in ("grpc", "asyncio", "httpx", "httpcore", "urllib3", "filelock", "huggingface_hub", "transformers"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns of each retry, twice; that the hub is asked at all has been said, and what became of it will be.
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
 
 
 def _for_programs() -> tuple[Any, Any]:

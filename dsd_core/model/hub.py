@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from dsd_core.model.checksums import of_blob
 from dsd_core.model.nearest import advice, cached_models
 from dsd_core.model.repository import files_in, one_line
 from dsd_core.model.weight_file import TensorShape, read_header
+
+log = logging.getLogger(__name__)
 
 NetworkError: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
 """Of the HTTP library that this version of huggingface_hub uses."""
@@ -35,6 +38,7 @@ class HubRepository:
     def find(cls, model: str) -> "HubRepository":
         """`model` is ID or ID@REVISION. Raises ModelNotFound."""
         repository_id, _, revision = model.partition("@")
+        log.info("looking for %s in the cache and on the hub", repository_id)
         with _hub_errors(repository_id, "config.json"):
             config = Path(hf_hub_download(repository_id, "config.json", revision=revision or None))
             commit, directory = config.parent.name, config.parent

@@ -10,8 +10,9 @@ PROTOC := .venv-protoc/.installed
 demo: $(INSTALLED)
 	@$(BIN)/dsd-client demo
 
+# Two at a time: the tests wait more than they compute. A file stays together, and shares its swarm.
 test: $(INSTALLED) check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(INSTALLED) style types proto-check
 

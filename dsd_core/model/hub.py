@@ -38,7 +38,8 @@ class HubRepository:
     def find(cls, model: str) -> "HubRepository":
         """`model` is ID or ID@REVISION. Raises ModelNotFound."""
         repository_id, _, revision = model.partition("@")
-        log.info("looking for %s in the cache and on the hub", repository_id)
+        if not constants.HF_HUB_OFFLINE:  # it may take a minute to find that nobody answers
+            log.info("looking for %s in the cache and on the hub", repository_id)
         with _hub_errors(repository_id, "config.json"):
             config = Path(hf_hub_download(repository_id, "config.json", revision=revision or None))
             commit, directory = config.parent.name, config.parent

@@ -1,5 +1,6 @@
 """Ids with one spelling, signatures with one purpose, and a key file that is ours or is refused."""
 
+import itertools
 import multiprocessing
 import os
 import stat
@@ -61,7 +62,7 @@ def other_spellings(peer: str) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", other_spellings(ME.peer_id), ids=repr)
+@pytest.mark.parametrize("text", other_spellings(ME.peer_id), ids=itertools.count())
 def test_no_other_spelling(text: str) -> None:
     with pytest.raises(UsageError, match="is not a peer id") as caught:
         parse_peer_id(text)

@@ -144,7 +144,9 @@ def test_a_server_leaf_signed_by_its_own_key() -> None:
         peer_behind_server(server_form(ME.peer_id, key).sign(key, SHA256()).public_bytes(Encoding.DER))
 
 
-@pytest.mark.parametrize("issuer", ["localhost", ME.peer_id.upper(), ME.peer_id[:-1], "a" * 52])
+@pytest.mark.parametrize(
+    "issuer", ["localhost", ME.peer_id.upper(), ME.peer_id[:-1], "a" * 52], ids=["a name", "capitals", "short", "no key"]
+)
 def test_a_server_leaf_of_an_issuer_that_is_no_id(issuer: str) -> None:
     with pytest.raises(ProtocolError):
         peer_behind_server(issued(server_form(issuer, new_key()), ME))

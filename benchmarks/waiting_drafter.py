@@ -34,7 +34,7 @@ class WaitingDrafter(LocalDrafter):
     """One session's, in a thread of its own."""
 
     def __init__(self, guesser: "WaitingGuesser", thread: DraftThread) -> None:
-        super().__init__("waiting", Stepwise(guesser), thread)
+        super().__init__("waiting", lambda: Stepwise(guesser), thread)
         self._own_thread = thread
 
     async def close(self) -> None:

@@ -355,5 +355,6 @@ def _rule(sampling: SamplingParams, top_count: int, choice_index: int) -> Choice
 
 
 def _chunk(hidden_size: int) -> int:
-    """Nodes of a prompt's frame: hidden states of four bytes a number fill a message of one MiB."""
-    return max(16, min(512, FRAME_BYTES // (4 * hidden_size)))
+    """Nodes of a prompt's frame: as many as fill a message of one MiB with hidden states of four bytes a number, and no more
+    than lets the first stages read on while the last ones compute."""
+    return max(16, min(128, FRAME_BYTES // (4 * hidden_size)))

@@ -53,18 +53,28 @@ class DraftThread:
 
 
 class LocalDrafter:
-    """A drafter of this process."""
+    """A drafter of this process, made when it is first asked: the first frame does not wait for its memory."""
 
-    def __init__(self, name: str, drafter: Drafter, thread: DraftThread) -> None:
+    def __init__(self, name: str, make: Callable[[], Drafter], thread: DraftThread) -> None:
         self.name = name
-        self._drafter = drafter
+        self._make = make
+        self._made: Drafter | None = None
         self._thread = thread
 
     async def propose(self, contexts: Contexts, *, steps: int, candidates: int) -> tuple[Proposal, ...]:
-        return await self._thread.run(lambda: self._drafter.propose(contexts, steps=steps, candidates=candidates))
+        return await self._thread.run(lambda: self._drafter().propose(contexts, steps=steps, candidates=candidates))
 
     async def close(self) -> None:
-        await self._thread.run(self._drafter.close)
+        await self._thread.run(self._close)
+
+    def _drafter(self) -> Drafter:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def _close(self) -> None:
+        if self._made is not None:
+            self._made.close()
 
 
 class NgramSource:
@@ -74,7 +84,7 @@ class NgramSource:
         self._thread = thread
 
     async def open(self, rule: ChoiceRule, capacity: int) -> LocalDrafter:
-        return LocalDrafter("ngram", Stepwise(NgramGuesser()), self._thread)
+        return LocalDrafter("ngram", lambda: Stepwise(NgramGuesser()), self._thread)
 
 
 class ModelSourceOfDrafts:
@@ -87,10 +97,9 @@ class ModelSourceOfDrafts:
         self._sharpness = Sharpness()
 
     async def open(self, rule: ChoiceRule, capacity: int) -> LocalDrafter:
-        drafter = await self._thread.run(lambda: self._open(rule, capacity))
-        return LocalDrafter(f"{self._source.name} and ngram", drafter, self._thread)
+        return LocalDrafter(f"{self._source.name} and ngram", lambda: self._make(rule, capacity), self._thread)
 
-    def _open(self, rule: ChoiceRule, capacity: int) -> Drafter:
+    def _make(self, rule: ChoiceRule, capacity: int) -> Drafter:
         from dsd_core.model.drafter import ModelDrafter
 
         model = ModelDrafter(self._span, rule, capacity, positions=self._source.max_positions, sharpness=self._sharpness)

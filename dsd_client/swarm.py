@@ -38,7 +38,7 @@ Found = TypeVar("Found", list[PeerRecord], PeerList)
 
 CALL_SECONDS = 10.0
 LOOK_SECONDS = 2.0
-"""A list of peers is good for so long."""
+"""A list of peers is good for so long, and so is what they said of themselves, where nothing has failed since."""
 ASKED = 3
 """Peers are asked at once whom they know, as some may be gone or frozen."""
 SOON_SECONDS = 1.0
@@ -114,6 +114,8 @@ class Swarm:
         """Peers that load, leave or are suspected: in no chain, and looked at where somebody wants to see all peers."""
         self._suspected: frozenset[Address] = frozenset()
         self._looked_at = -math.inf
+        self._chosen: dict[str, tuple[float, tuple[Stage, ...]]] = {}
+        """For each model: when the last chain was chosen among all stages that there are, and the chain."""
         self._left_out: set[str] = set()
         """What was said of peers that are done without; once is enough."""
         self._channels: dict[Address, tuple[PeerId, grpc.aio.Channel]] = {}
@@ -121,9 +123,19 @@ class Swarm:
 
     async def chain(self, manifest_hash: str, wishes: Wishes = ANY) -> tuple[Stage, ...]:
         """The stages to send to, in order. A peer that does not answer is waited for only where no chain does without it.
+        Without wishes it may be the chain that was chosen a moment ago.
 
         Raises NoPeers, Refused, NotCovered or TimedOut.
         """
+        chosen_at, chosen = self._chosen.get(manifest_hash, (-math.inf, ()))
+        if wishes == ANY and asyncio.get_running_loop().time() - chosen_at < LOOK_SECONDS:
+            return chosen
+        chosen = await self._choose(manifest_hash, wishes)
+        if wishes == ANY:
+            self._chosen[manifest_hash] = asyncio.get_running_loop().time(), chosen
+        return chosen
+
+    async def _choose(self, manifest_hash: str, wishes: Wishes) -> tuple[Stage, ...]:
         self._require_peers()
         await self._look_around(manifest_hash)
         asking = {address: asyncio.create_task(self._describe(address, manifest_hash)) for address in self._peers}

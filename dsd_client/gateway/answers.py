@@ -65,6 +65,7 @@ class Answers:
         self._question = question
         self._events: asyncio.Queue[AnswerEvent | Exception] = asyncio.Queue(EVENTS)
         self._answering: list[asyncio.Task[None]] = []
+        self._is_cancelled = False
 
     async def __aenter__(self) -> "Answers":
         self._answering = [asyncio.create_task(self._answer(index)) for index in range(self._question.answers)]
@@ -92,9 +93,11 @@ class Answers:
         self._events.put_nowait(error)
 
     def _cancel(self) -> None:
-        """Once: a session that is being closed must not be kept from it."""
-        for task in self._answering:
-            if not task.cancelling():
+        """Once: a session that is being closed must not be kept from it. Whether a task was cancelled is no sign of that: a
+        timeout that has just expired in it has done so too, and then it goes on."""
+        if not self._is_cancelled:
+            self._is_cancelled = True
+            for task in self._answering:
                 task.cancel()
 
     async def _next_event(self) -> AnswerEvent | Exception:

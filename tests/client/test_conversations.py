@@ -314,7 +314,7 @@ class Scripted:
     async def open(self, rule: Any, capacity: int) -> Any:
         if self.opening is not None:
             raise self.opening
-        return LocalDrafter("scripted", self, self.thread)
+        return LocalDrafter("scripted", lambda: self, self.thread)
 
     def propose(self, contexts: Contexts, *, steps: int, candidates: int) -> Any:
         proposed = [self.script((*contexts.trunk, *tail), steps) for tail in contexts.tails]

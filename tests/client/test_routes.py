@@ -8,7 +8,7 @@ import grpc.aio
 import pytest
 
 from benchmarks.links import Link
-from dsd_client import Client, replanned_link
+from dsd_client import Client, replanned_link, swarm
 from dsd_client.swarm import Stage, links_of
 from dsd_core.decoding.chains.round_trips import REMEMBERED
 from dsd_core.decoding.chains.routing import chain
@@ -53,7 +53,7 @@ async def test_the_near_chain_is_taken(target: TinyModel, new_swarm: InProcessSw
 
 
 async def test_new_conversations_follow_links_that_drift(
-    target: TinyModel, new_swarm: InProcessSwarm, prompt: list[int]
+    target: TinyModel, new_swarm: InProcessSwarm, prompt: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(2):
         await new_swarm.start(target, range(4))
@@ -62,6 +62,7 @@ async def test_new_conversations_follow_links_that_drift(
         other.delay = FAR
         client = await stack.enter_async_context(Client([str(one.address), str(other.address)], str(target), "none"))
         assert await route(client, prompt) == [str(one.address)]
+        monkeypatch.setattr(swarm, "LOOK_SECONDS", 0.0)  # else a chain is good for a moment
         one.delay, other.delay = FAR, 0.0
         routes = [await route(client, prompt) for _ in range(REMEMBERED)]
         assert routes[-1] == [str(other.address)]

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -13,7 +15,8 @@ from openai import AsyncOpenAI
 
 from dsd_client import Client
 from dsd_client.gateway import answers, readiness
-from dsd_client.gateway.admission import AdmissionConfig
+from dsd_client.gateway.admission import Admission, AdmissionConfig
+from dsd_client.gateway.answers import Answers, Question
 from dsd_node.quotas import Limits
 from tests.conftest import LAYERS, InProcessSwarm, TinyModel, eventually
 from tests.gateway.conftest import ServedGateway, served
@@ -50,6 +53,32 @@ async def test_who_does_not_wait_for_an_answer_ends_it(
     asking.cancel()
     await two_stages.is_free()
     await eventually(lambda: served_gateway.gateway.admission.running == 0)
+
+
+class Impatient:
+    """In place of a client: its answers wait until a moment, and from then on for ever."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+    @asynccontextmanager
+    async def conversation(self, **_: Any) -> AsyncIterator[None]:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self.until):
+                await asyncio.sleep(60)
+        await asyncio.sleep(60)
+        yield
+
+
+async def test_an_answer_is_ended_even_in_the_moment_in_which_a_timeout_of_its_own_expires() -> None:
+    loop = asyncio.get_running_loop()
+    moment, leave = loop.time() + 0.05, asyncio.Event()
+    question = Question([[1]], 1, 4, (), {})
+    async with asyncio.timeout(2):
+        async with Answers(Impatient(moment), Admission(AdmissionConfig()), question):  # type: ignore[arg-type]
+            loop.call_at(moment - 1e-6, leave.set)
+            loop.call_at(moment - 1e-3, time.sleep, 2e-3)  # so that both are due in one turn of the loop
+            await leave.wait()
 
 
 # -- load --------------------------------------------------------------------------------------------------------------

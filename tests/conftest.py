@@ -292,7 +292,7 @@ def dial(node: InProcessNode, transport: Transport = CALLER) -> grpc.aio.Channel
     return transport.channel(Address.parse(node.address), node.peer)
 
 
-async def eventually(holds: Callable[[], bool], seconds: float = 4.0) -> None:
+async def eventually(holds: Callable[[], bool], seconds: float = 15.0) -> None:
     """Wait for what another task brings about."""
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110

@@ -67,6 +67,7 @@ class LaneSource:
     def blame(self, addresses: Collection[Address]) -> None:
         """A lane of these stages failed, for whatever reason: avoid them for a while."""
         self._failed |= dict.fromkeys(addresses, asyncio.get_running_loop().time())
+        self._swarm.choose_anew()
 
     async def _choose(self, others: Collection[LaneLink]) -> tuple[Stage, ...]:
         since = asyncio.get_running_loop().time() - AVOID_SECONDS

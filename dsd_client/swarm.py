@@ -127,13 +127,18 @@ class Swarm:
 
         Raises NoPeers, Refused, NotCovered or TimedOut.
         """
+        if wishes != ANY:
+            return await self._choose(manifest_hash, wishes)
         chosen_at, chosen = self._chosen.get(manifest_hash, (-math.inf, ()))
-        if wishes == ANY and asyncio.get_running_loop().time() - chosen_at < LOOK_SECONDS:
-            return chosen
-        chosen = await self._choose(manifest_hash, wishes)
-        if wishes == ANY:
+        is_old = asyncio.get_running_loop().time() - chosen_at >= LOOK_SECONDS
+        if is_old or any(stage.peer in self._banned for stage in chosen):
+            chosen = await self._choose(manifest_hash, wishes)
             self._chosen[manifest_hash] = asyncio.get_running_loop().time(), chosen
         return chosen
+
+    def choose_anew(self) -> None:
+        """A chain has failed: the next one is chosen by what its stages say then."""
+        self._chosen.clear()
 
     async def _choose(self, manifest_hash: str, wishes: Wishes) -> tuple[Stage, ...]:
         self._require_peers()

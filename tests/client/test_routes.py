@@ -9,13 +9,15 @@ import pytest
 
 from benchmarks.links import Link
 from dsd_client import Client, replanned_link, swarm
-from dsd_client.swarm import Stage, links_of
+from dsd_client.swarm import Stage, Swarm, Wishes, links_of
 from dsd_core.decoding.chains.round_trips import REMEMBERED
 from dsd_core.decoding.chains.routing import chain
 from dsd_core.membership.ids import handle_of
 from dsd_core.membership.record import Capacity, PeerRecord
 from dsd_core.network.address import Address
+from dsd_core.network.banned_peers import BannedPeers
 from dsd_core.network.identity import Identity
+from dsd_core.network.seeds import Seeds
 from dsd_core.wire.v1 import stage_pb2
 from tests.conftest import CALLER, LAYERS, InProcessSwarm, TinyModel
 from tests.membership.conftest import record_of
@@ -50,6 +52,23 @@ async def test_the_near_chain_is_taken(target: TinyModel, new_swarm: InProcessSw
         links[0].delay = links[3].delay = FAR
         client = await stack.enter_async_context(Client(addresses, str(target), "none"))
         assert await route(client, prompt) == [addresses[1], addresses[2]]
+
+
+async def test_a_chain_is_good_for_a_moment_unless_it_is_doubted(target: TinyModel, new_swarm: InProcessSwarm) -> None:
+    for _ in range(2):
+        await new_swarm.start(target, range(4))
+    banned = BannedPeers(None)
+    peers = Swarm(Seeds.parse(new_swarm.addresses), CALLER, banned=banned)
+    model = target.source.manifest_hash
+    chosen = await peers.chain(model)
+    assert await peers.chain(model) is chosen
+    assert await peers.chain(model, Wishes(failed=frozenset({chosen[0].address}))) != chosen
+    peers.choose_anew()
+    again = await peers.chain(model)
+    assert again is not chosen
+    banned.ban(again[0].peer, "it lied")
+    assert await peers.chain(model) != again
+    await peers.close()
 
 
 async def test_new_conversations_follow_links_that_drift(

@@ -20,6 +20,7 @@ from rich.table import Table
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from benchmarks.reference import Reference
 from dsd_client.client import Client
 from dsd_client.local_swarm import LocalSwarm, spans
 from dsd_core import embedded
@@ -62,21 +63,8 @@ def _prompt(words: int, repeat: int) -> str:
 
 
 def _transformers(model: str) -> FirstToken:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    torch.set_num_threads(1)
-    directory = resolve(model).repository.directory
-    weights = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-
-    def first_token(prompt: str) -> float:
-        with torch.inference_mode():
-            started = time.perf_counter()
-            weights.generate(**tokenizer(prompt, return_tensors="pt"), max_new_tokens=1, do_sample=False)
-            return time.perf_counter() - started
-
-    return lambda prompt: asyncio.to_thread(first_token, prompt)
+    reference = Reference(resolve(model))
+    return lambda prompt: asyncio.to_thread(reference.seconds, prompt, 1)
 
 
 async def _swarm(stack: AsyncExitStack, model: str, nodes: int) -> FirstToken:

@@ -11,7 +11,7 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -19,6 +19,7 @@ from rich.table import Table
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from benchmarks.reference import Reference
 from dsd_client.client import Client
 from dsd_client.lane_link import LaneLink
 from dsd_client.local_swarm import LocalSwarm, spans
@@ -53,39 +54,21 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args(arguments)
     source = resolve(given.model)
-    generate = _reference(source, given.tokens)
+    reference = Reference(source)
+    reference.seconds(PROMPT, 1)  # warms it up
     rates: dict[str, list[float]] = {"transformers generate": []}
     transports = {}
     swarms = {count: LocalSwarm(given.model, spans(source.num_layers, count), threads=1) for count in NODE_COUNTS}
     async with swarms[1], swarms[4]:
         for _ in range(given.repeats):
-            rates["transformers generate"].append(await asyncio.to_thread(generate))
+            seconds = await asyncio.to_thread(reference.seconds, PROMPT, given.tokens)
+            rates["transformers generate"].append(given.tokens / seconds)
             for count, swarm in swarms.items():
                 name = f"{count} node{'s' * (count > 1)}, off"
                 rates.setdefault(name, []).append(await _off(swarm, given.model, given.tokens))
         for count, swarm in swarms.items():
             transports[count] = await _transport(swarm, source)
     _print(rates, transports)
-
-
-def _reference(source: ModelSource, tokens: int) -> Callable[[], float]:
-    """A function that generates `tokens` tokens and returns tokens/s, first token included, as for the swarm."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    torch.set_num_threads(1)
-    model = AutoModelForCausalLM.from_pretrained(source.repository.directory, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
-    prompt = AutoTokenizer.from_pretrained(source.repository.directory)(PROMPT, return_tensors="pt")
-    options = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
-
-    def generate() -> float:
-        with torch.inference_mode():
-            started = time.perf_counter()
-            model.generate(**prompt, **options)
-            return tokens / (time.perf_counter() - started)
-
-    generate()
-    return generate
 
 
 async def _off(swarm: LocalSwarm, model: str, tokens: int) -> float:

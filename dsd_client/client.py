@@ -246,7 +246,7 @@ class Client:
         config = SessionConfig(
             capacity=link.capacity,
             draft_slack=link.capacity - min(positions, link.stages[0].description.max_positions),
-            chunk=_chunk(link.stages[0].description.hidden_size),
+            chunk=_chunk(link.stages[0].description.hidden_size, len(link.stages)),
             round_seconds=self._timeout,
             lanes=options.get("lanes") or AUTO_LANES,
             standby=options.get("standby", 0),
@@ -354,7 +354,7 @@ def _rule(sampling: SamplingParams, top_count: int, choice_index: int) -> Choice
     return ChoiceRule(replace(sampling, seed=seed), choice_index, top_count)
 
 
-def _chunk(hidden_size: int) -> int:
-    """Nodes of a prompt's frame: as many as fill a message of one MiB with hidden states of four bytes a number, and no more
-    than lets the first stages read on while the last ones compute."""
-    return max(16, min(128, FRAME_BYTES // (4 * hidden_size)))
+def _chunk(hidden_size: int, stages: int) -> int:
+    """Nodes of a prompt's frame: as many as fill a message of one MiB with hidden states of four bytes a number, and of several
+    stages no more than lets the first ones read on while the last ones compute."""
+    return max(16, min(512 if stages == 1 else 128, FRAME_BYTES // (4 * hidden_size)))

@@ -412,5 +412,6 @@ async def test_a_lane_that_ends_its_verdicts(target: TinyModel, liar: tuple[Liar
 
 def test_the_longest_frame_fits_a_message() -> None:
     for hidden_size in (1, 64, 4096, 16384, 1 << 20):
-        assert client_module._chunk(hidden_size) >= 16
-    assert client_module._chunk(8192) * 8192 * 4 <= client_module.FRAME_BYTES
+        for stages in (1, 4):
+            assert client_module._chunk(hidden_size, stages) >= 16
+    assert client_module._chunk(8192, 1) * 8192 * 4 <= client_module.FRAME_BYTES

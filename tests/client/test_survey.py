@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from dsd_core.errors import NoPeers, NotCovered, Refused
 from dsd_core.membership.ids import handle_of
 from tests.client.test_discovery import Members, members
 from tests.conftest import LAYERS, InProcessNode, InProcessSwarm, TinyModel
+from tests.ports import free_port
 
 __all__ = ["members"]
 
@@ -124,8 +124,3 @@ async def test_the_table(
 async def test_nobody_is_known(target: TinyModel, tmp_path: Path) -> None:
     with pytest.raises(NoPeers, match="no peer was named"):
         await status([], str(target), tmp_path, insecure_loopback=False, as_json=False)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])

@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import pytest
 
 from dsd_client.__main__ import cli as client_cli
 from dsd_node.__main__ import cli as node_cli
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
@@ -69,14 +69,6 @@ def test_paths_exist() -> None:
             assert ((ROOT / document).parent / path).exists(), f"{document} names {path}"
 
 
-def free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
-
-
 @contextmanager
 def nodes(starts: list[list[str]]) -> Iterator[None]:
     """Each with a key of its own, as on machines of their own, and one after the other."""
@@ -97,7 +89,7 @@ def nodes(starts: list[list[str]]) -> Iterator[None]:
         homes.cleanup()
 
 
-PORTS = dict(zip(("4100", "4101", "9100", "4318"), map(str, free_ports(4)), strict=True))
+PORTS = dict(zip(("4100", "4101", "9100", "4318"), (str(free_port()) for _ in range(4)), strict=True))
 """Those of the documents, and those of this run."""
 HUB = "Qwen/"
 """Whoever names such a model needs a hub: those commands are parsed above, and no more."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from dsd_core.wire.v1 import peer_pb2
 from tests.conftest import eventually
 from tests.membership.conftest import HOLDING, signed_by
 from tests.membership.nodes import GossipNode
+from tests.ports import free_port
 
 Start = Callable[..., Awaitable[GossipNode]]
 MALLORY = Identity.ephemeral()
@@ -109,8 +109,7 @@ def _kept(data_dir: Path) -> tuple[object, ...]:
 
 
 async def test_a_seed_that_is_not_there_yet_is_tried_again(start: Start) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     early = await start(f"127.0.0.1:{port}")
     late = await start(port=port)
     await all_know(early, late)

@@ -1,7 +1,6 @@
 """An address without an id: who answers there, and what becomes of that answer later."""
 
 import asyncio
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +20,7 @@ from dsd_core.network.known_peers import KnownPeers
 from dsd_core.network.leaf import Leaf, server_leaf
 from dsd_core.network.trust_anchor import OPEN_CA_NAME, open_ca, open_ca_key
 from tests.network_trust.conftest import ask, listening, new_key, pem_of, posing_as, server_form, tls_context
+from tests.ports import free_port
 
 NODE = Identity.ephemeral()
 CLIENT = Identity.ephemeral()
@@ -76,13 +76,6 @@ async def failure_at(address: Address, seconds: float = 5.0) -> DsdError:
     assert "\n" not in str(caught.value)
     assert str(address) in str(caught.value)
     return caught.value
-
-
-def free_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port: int = unused.getsockname()[1]
-        return port
 
 
 async def test_nobody_listens() -> None:

@@ -22,6 +22,7 @@ from dsd_node.doctor import doctor
 from dsd_node.start import NodeConfig
 from tests.conftest import TinyModel
 from tests.membership.nodes import GossipNode
+from tests.ports import free_port
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -135,8 +136,3 @@ def test_who_calls(peer_text: str, host: str) -> None:
 def test_a_caller_without_an_address(peer_text: str) -> None:
     with pytest.raises(ProtocolError):
         calling_host(peer_text)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import threading
 
 import grpc.aio
@@ -18,11 +17,7 @@ from dsd_node.health_check import require_healthy
 from dsd_node.membership.place import Place
 from dsd_node.start import NodeConfig, serve
 from tests.conftest import InProcessSwarm, TinyModel, eventually
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+from tests.ports import free_port
 
 
 async def test_nobody_is_there() -> None:

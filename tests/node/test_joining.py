@@ -1,7 +1,6 @@
 """What a node comes to serve, by the records of its swarm and the memory of its machine."""
 
 import asyncio
-import socket
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from dsd_node.membership.place import Place, find_place
 from dsd_node.start import NodeConfig, serve
 from tests.conftest import CALLER, LAYERS, TinyModel, eventually
 from tests.membership.conftest import HOLDING, record_of
+from tests.ports import free_port
 
 NOBODY = frozenset[Any]()
 
@@ -152,8 +152,3 @@ async def refusal(channel: grpc.aio.Channel) -> DsdError | None:
     except grpc.aio.AioRpcError as failure:
         return error_of(failure, "the node")
     return None
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])

@@ -55,7 +55,7 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     source = resolve(given.model)
     reference = Reference(source)
-    reference.seconds(PROMPT, 1)  # warms it up
+    reference.seconds(PROMPT, given.tokens)  # warms it up
     rates: dict[str, list[float]] = {"transformers generate": []}
     transports = {}
     swarms = {count: LocalSwarm(given.model, spans(source.num_layers, count), threads=1) for count in NODE_COUNTS}

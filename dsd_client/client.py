@@ -46,6 +46,8 @@ from dsd_core.network.transport import transport
 from dsd_core.wire.codec import MAX_TOP_COUNT
 
 FRAME_BYTES = 1 << 20
+LEAST_PROMPT_NODES, MOST_PROMPT_NODES, PIPELINED_PROMPT_NODES = 16, 512, 128
+"""Of a frame of the prompt. Of several stages the first ones read on while the last ones compute, which takes short frames."""
 LONGEST_LOOKAHEAD = 64
 MOST_CANDIDATES = 8
 BRANCH_SLACK = 256
@@ -355,6 +357,6 @@ def _rule(sampling: SamplingParams, top_count: int, choice_index: int) -> Choice
 
 
 def _chunk(hidden_size: int, stages: int) -> int:
-    """Nodes of a prompt's frame: as many as fill a message of one MiB with hidden states of four bytes a number, and of several
-    stages no more than lets the first ones read on while the last ones compute."""
-    return max(16, min(512 if stages == 1 else 128, FRAME_BYTES // (4 * hidden_size)))
+    """Nodes of a prompt's frame: at most what fills a message of one MiB with hidden states of four bytes a number."""
+    most = MOST_PROMPT_NODES if stages == 1 else PIPELINED_PROMPT_NODES
+    return max(LEAST_PROMPT_NODES, min(most, FRAME_BYTES // (4 * hidden_size)))

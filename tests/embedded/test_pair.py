@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from dsd_core.embedded import DRAFTER, TARGET
-from dsd_core.embedded.figures import acceptance, answers, greedy_pairs, majority_share
+from dsd_core.embedded.figures import acceptance, answers, greedy_pairs, majority_share, seconds_per_token
 from dsd_core.embedded.shapes import MAX_POSITIONS, load_model
 from dsd_core.embedded.vocabulary import END_ID, VOCAB_SIZE, load_tokenizer
 from dsd_core.embedded.word_problems import Split, draw
@@ -65,4 +65,6 @@ def test_the_drafter_is_mostly_accepted_and_smaller() -> None:
     pairs = greedy_pairs(target, prompts, num_new=64)
     assert 0.4 < acceptance(drafter, pairs).share < 0.95
     assert all(END_ID not in continuation[:-1] for _, continuation in pairs)
-    assert drafter.num_parameters() < 0.5 * target.num_parameters()  # what it saves is measured by evaluate.py
+    assert drafter.num_parameters() < 0.5 * target.num_parameters()
+    # How much sooner it is, evaluate.py prints: on a machine that others use the order alone may be the other way round.
+    assert all(seconds > 0 for seconds in seconds_per_token([target, drafter], prompts[0], 32, num_tokens=32))

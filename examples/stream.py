@@ -9,7 +9,7 @@ from dsd_client import Client, Origin, SamplingParams
 async def main() -> None:
     async with Client(join=sys.argv[1:]) as client:
         sampling = SamplingParams(temperature=0.7, seed=1)
-        prompt = "Question: Tom has 3 bags with 5 marbles each. He gives 4 marbles to Mia. How many marbles does Tom have?\nAnswer:"
+        prompt = "Question: Tom has 3 bags with 5 marbles each. He gives 4 to Mia. How many marbles does Tom have?\nAnswer:"
         async for chunk in client.stream(prompt, max_new_tokens=48, sampling=sampling):
             for token in chunk.tokens:
                 text = token.text.lower() if token.origin is Origin.ACCEPTED else token.text.upper()

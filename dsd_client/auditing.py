@@ -192,7 +192,7 @@ async def _verdicts(
     # The choice at an offset is the verdict of the node before it; ids begin at 1.
     wanted = {NodeId(len(claim.prompt) + offset): offset for offset in offsets}
     tokens = (*claim.prompt, *claim.tokens)[: max(wanted)]
-    link = await LaneLink.open(LaneId(0), checker, rule, len(tokens))
+    link = await LaneLink(LaneId(0), checker, rule, len(tokens)).opened()
     checks: dict[int, Verdict] = {}
     complete = asyncio.Event()
 

@@ -19,7 +19,6 @@ from dsd_client.answer import AnswerStream
 from dsd_client.auditing import Auditor
 from dsd_client.conversation import Conversation
 from dsd_client.drafting import DrafterSource, DraftThread, NgramSource, SessionDrafter, load_drafter
-from dsd_client.lane_link import LaneLink
 from dsd_client.lane_source import LaneSource
 from dsd_client.peer_view import PeerView
 from dsd_client.relaxation import Asked, Relaxer
@@ -36,7 +35,7 @@ from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.lookahead.policy import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
 from dsd_core.decoding.lookahead.streaming import CANDIDATES, Experience, Streaming
 from dsd_core.decoding.session import Session, SessionConfig
-from dsd_core.errors import OutOfCapacity, UsageError
+from dsd_core.errors import UsageError
 from dsd_core.model.tokenizer import vocabulary_hash
 from dsd_core.network.banned_peers import BannedPeers
 from dsd_core.network.last_swarm import LastSwarm
@@ -208,14 +207,17 @@ class Client:
     ) -> AsyncIterator[tuple[AsyncGenerator[Chunk, None], AnswerStream]]:
         tokens = self.target.tokens(prompt)
         async with (
-            self.conversation(positions=len(tokens) + max_new_tokens, **options) as answers,
+            self.conversation(positions=len(tokens) + max_new_tokens, at_once=True, **options) as answers,
             aclosing(answers.ask(tokens, max_new_tokens=max_new_tokens, stop=stop)) as chunks,
         ):
             yield chunks, answers
 
     @asynccontextmanager
-    async def conversation(self, *, positions: int, **options: Unpack[ConversationOptions]) -> AsyncIterator[AnswerStream]:
-        """A session of `positions` tokens in all, prompts and answers, that may be asked repeatedly."""
+    async def conversation(
+        self, *, positions: int, at_once: bool = False, **options: Unpack[ConversationOptions]
+    ) -> AsyncIterator[AnswerStream]:
+        """A session of `positions` tokens in all, prompts and answers, that may be asked repeatedly. Whoever asks `at_once`
+        need not wait until every stage has promised the memory, and hears of a refusal in place of the answer."""
         _check(positions, options)
         candidates = options.get("candidates", CANDIDATES)
         speculation = options.get("speculation", "streaming")
@@ -233,7 +235,7 @@ class Client:
         slack = BRANCH_SLACK if isinstance(policy, Streaming) and branches else 0
         alone = (options.get("lanes") or AUTO_LANES) == 1 and not options.get("standby", 0)
         source = LaneSource(self._swarm, self.target.manifest_hash, rule, positions + slack, replanned=alone)
-        link = await self._open(source)
+        link = await (source.begin() if at_once else source.open_first(self._timeout))
         drafts = self._drafter if not isinstance(policy, Plain) else None
         drafter: SessionDrafter | None = None
         try:
@@ -281,18 +283,6 @@ class Client:
         assert self._swarm is not None
         addresses = frozenset(stage.address for stage in avoided)
         return await self._swarm.chain(self.target.manifest_hash, Wishes(serving=addresses))
-
-    async def _open(self, source: LaneSource) -> LaneLink:
-        """A full node is asked again when it says, but not for longer than a round may take."""
-        now = asyncio.get_running_loop().time
-        until = now() + self._timeout
-        while True:
-            try:
-                return await source.open()
-            except OutOfCapacity as full:
-                if full.retry_after is None or now() + full.retry_after > until:
-                    raise
-                await asyncio.sleep(full.retry_after)
 
     def _load_drafter(self, target: TargetModel) -> DrafterSource | None:
         if self._drafts == "none":

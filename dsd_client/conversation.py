@@ -217,13 +217,23 @@ class Conversation:
             await self._events.put(LaneLost(link.lane))
 
     async def _open_lane(self, replica: bool) -> None:
+        if self._links or self._source.has_opened:
+            link = await self._another_lane(replica)
+        else:  # Those who never had a lane hear what the stages say.
+            link = await self._source.open_first(self._timeout)
+            self._links[link.lane] = link
+        self._follow(link)
+        await self._events.put(LaneOpened(link.lane))
+
+    async def _another_lane(self, replica: bool) -> LaneLink:
+        """As soon as there is one to be had."""
         pause = RETRY_SECONDS
         while True:
             try:
                 async with self._opening:
                     link = await self._source.open(list(self._links.values()), disjoint=replica)
                     self._links[link.lane] = link
-                break
+                return link
             except DsdError as error:
                 if error.fault < Fault.PEER:
                     raise
@@ -231,8 +241,6 @@ class Conversation:
                 self._last_failure = error
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_RETRY_SECONDS)
-        self._follow(link)
-        await self._events.put(LaneOpened(link.lane))
 
     def _lose(self, lane: LaneId, error: DsdError) -> None:
         """A lane failed. Its stages are used again only if there are no others."""
@@ -241,7 +249,7 @@ class Conversation:
             return
         log.debug("the lane by %s failed: %s", " -> ".join(link.route), error)
         self._last_failure = error
-        self._source.blame(link.addresses)
+        self._source.lost(link, error)
         if link.refuted and self._auditor is not None:
             self._auditor.catch(link.stages[-1].peer, link.refuted)
         self._close(lane)

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, Self
 
 import grpc.aio
 
@@ -32,8 +32,8 @@ LaneEvent = VerdictsArrived | LaneDraining
 class LaneLink:
     """One session on a chain of stages. What is sent leaves, in order, while `serve` runs."""
 
-    def __init__(self, lane: LaneId, stages: Sequence[Stage], session_id: bytes, capacity: int) -> None:
-        """Use `open`."""
+    def __init__(self, lane: LaneId, stages: Sequence[Stage], rule: ChoiceRule, capacity: int) -> None:
+        """Ask every stage for `capacity` positions. Frames may follow at once: a stage keeps them until it has been asked."""
         self.lane = lane
         self.stages = stages
         self.capacity = capacity
@@ -45,29 +45,35 @@ class LaneLink:
         """Of the last frame that was answered."""
         self.refuted = ""
         """What its last stage has claimed though it cannot be."""
-        self._session_id = session_id
+        self._session_id = secrets.token_bytes(SESSION_ID_BYTES)
         self._vocab_size = stages[0].description.vocab_size
+        requests = [_request(stages, index, self._session_id, rule, capacity) for index in range(len(stages))]
+        self._opening = [asyncio.create_task(_open(*each)) for each in zip(stages, requests, strict=True)]
         self._frames = stage_stub(stages[0].channel).StreamFrames()
         self._verdicts = stage_stub(stages[-1].channel).StreamVerdicts(
-            stage_pb2.StreamVerdictsRequest(session_id=session_id)
+            stage_pb2.StreamVerdictsRequest(session_id=self._session_id)
         )
         self._outbox: asyncio.Queue[Frame] = asyncio.Queue(OUTBOX_FRAMES)
         self._greeted = False
 
-    @classmethod
-    async def open(cls, lane: LaneId, stages: Sequence[Stage], rule: ChoiceRule, capacity: int) -> "LaneLink":
-        """Reserve `capacity` positions at every stage. Raises what the first stage to refuse said."""
-        session_id = secrets.token_bytes(SESSION_ID_BYTES)
-        requests = [_request(stages, index, session_id, rule, capacity) for index in range(len(stages))]
-        opening = [asyncio.create_task(_open(stage, request)) for stage, request in zip(stages, requests, strict=True)]
+    async def opened(self) -> Self:
+        """Itself, once every stage has reserved its positions. Raises what the first to refuse said, and has closed it then."""
         try:
-            await asyncio.wait(opening)
-            for opened in opening:
-                opened.result()
+            await self._reserved()
         except BaseException:
-            await _abandon(opening, stages, session_id)
+            await self.close()
             raise
-        return cls(lane, stages, session_id, capacity)
+        return self
+
+    async def _reserved(self) -> None:
+        await asyncio.wait(self._opening)
+        for opening in self._opening:
+            opening.result()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether every stage has reserved its positions."""
+        return all(task.done() and not task.cancelled() and task.exception() is None for task in self._opening)
 
     def send(self, frame: Frame) -> None:
         """Raises TimedOut if the first stage has stopped reading long ago."""
@@ -106,6 +112,7 @@ class LaneLink:
             raise await self._reason() from None
 
     async def _read_verdicts(self, deliver: Callable[[LaneEvent], Awaitable[None]]) -> NoReturn:
+        await self._reserved()
         draining = False
         try:
             async for message in self._verdicts:
@@ -129,6 +136,9 @@ class LaneLink:
 
     async def close(self) -> None:
         """Give the memory of every stage back; a stage that cannot be reached notices the end of its stream."""
+        for opening in self._opening:
+            opening.cancel()
+        await asyncio.gather(*self._opening, return_exceptions=True)
         await _close(self.stages, self._session_id)
         self._frames.cancel()
         self._verdicts.cancel()
@@ -183,11 +193,3 @@ async def _close(stages: Sequence[Stage], session_id: bytes) -> None:
             pass  # It is gone, and the session with it; or it will see that the stream has ended.
 
     await asyncio.gather(*map(close, stages))
-
-
-async def _abandon(opening: Sequence[asyncio.Task[None]], stages: Sequence[Stage], session_id: bytes) -> None:
-    """Close what was opened before one stage refused, or before nobody wanted the session any more."""
-    for task in opening:
-        task.cancel()
-    await asyncio.gather(*opening, return_exceptions=True)
-    await _close(stages, session_id)

@@ -9,7 +9,7 @@ from dsd_client.swarm import Stage, Swarm, Wishes
 from dsd_core.decoding.chains.routing import is_clearly_sooner
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.ids import LaneId
-from dsd_core.errors import DsdError, Fault, NoPeers
+from dsd_core.errors import DsdError, Fault, NoPeers, OutOfCapacity
 from dsd_core.network.address import Address
 from dsd_core.wire.hidden import DType
 
@@ -28,16 +28,42 @@ class LaneSource:
         self._manifest_hash = manifest_hash
         self._rule = rule
         self._positions = positions
-        self._dtype: DType | None = None
+        self._first: LaneLink | None = None
+        """The lane that was open first: the others compute in its dtype."""
+        self._refused: dict[tuple[Address, ...], DsdError] = {}
+        """What the stages said of a lane that was begun, and need not be asked again at once."""
         self._failed: dict[Address, float] = {}
         """When each was last part of a lane that failed."""
         self._next = LaneId(1)
         self._kind = ReplannedLink if replanned else LaneLink
 
+    @property
+    def has_opened(self) -> bool:
+        """Whether any lane of these was ever open."""
+        return self._first is not None and self._first.is_open
+
+    async def begin(self) -> LaneLink:
+        """The first lane, on the best chain, not yet open: it takes frames while its stages are asked for room, so that the
+        first token is a round trip sooner. Where they refuse, `open_first` goes on."""
+        return self._begin(await self._choose(()))
+
+    async def open_first(self, patience: float) -> LaneLink:
+        """As `open`, but a full node is asked again when it says, for `patience` seconds at most."""
+        now = asyncio.get_running_loop().time
+        until = now() + patience
+        while True:
+            try:
+                return await self.open()
+            except OutOfCapacity as full:
+                if full.retry_after is None or now() + full.retry_after > until:
+                    raise
+                await asyncio.sleep(full.retry_after)
+
     async def open(self, others: Collection[LaneLink] = (), *, disjoint: bool = False) -> LaneLink:
         """A lane on another chain than the `others` have, on other peers as far as there are, or, if `disjoint`, at all. Raises
         what the first chain said once every chain worth trying has been tried."""
-        tried: dict[tuple[Address, ...], DsdError] = {link.addresses: _taken(link) for link in others}
+        tried: dict[tuple[Address, ...], DsdError] = {link.addresses: _taken(link) for link in others} | self._refused
+        self._refused = {}
         while True:
             stages = await self._choose(others)
             addresses = tuple(stage.address for stage in stages)
@@ -46,12 +72,12 @@ class LaneSource:
             if disjoint and (shared := [link for link in others if set(addresses) & set(link.addresses)]):
                 raise _taken(shared[0])
             try:
-                return await self._open(stages)
+                return await self._begin(stages).opened()
             except DsdError as error:
                 if error.fault < Fault.PEER:
                     raise
                 tried[addresses] = error
-                self.blame(addresses)
+                self._blame(addresses)
 
     async def has_sooner(self, link: LaneLink) -> bool:
         """Whether the chain that would be opened instead of a lane has come to be worth the move: peers come, links drift."""
@@ -64,8 +90,13 @@ class LaneSource:
             return False
         return is_clearly_sooner(self._swarm.traversal_seconds(stages), than=self._swarm.traversal_seconds(link.stages))
 
-    def blame(self, addresses: Collection[Address]) -> None:
-        """A lane of these stages failed, for whatever reason: avoid them for a while."""
+    def lost(self, link: LaneLink, error: DsdError) -> None:
+        """A lane failed, for whatever reason: avoid its stages for a while."""
+        if not link.is_open:
+            self._refused = {link.addresses: error}
+        self._blame(link.addresses)
+
+    def _blame(self, addresses: Collection[Address]) -> None:
         self._failed |= dict.fromkeys(addresses, asyncio.get_running_loop().time())
         self._swarm.choose_anew()
 
@@ -73,15 +104,20 @@ class LaneSource:
         since = asyncio.get_running_loop().time() - AVOID_SECONDS
         failed = frozenset(address for address, failed_at in self._failed.items() if failed_at > since)
         serving = frozenset(address for link in others for address in link.addresses)
-        return await self._swarm.chain(self._manifest_hash, Wishes(self._dtype, failed, serving))
+        return await self._swarm.chain(self._manifest_hash, Wishes(self._dtype(others), failed, serving))
 
-    async def _open(self, stages: tuple[Stage, ...]) -> LaneLink:
+    def _dtype(self, others: Collection[LaneLink]) -> DType | None:
+        alike = [*others, *([self._first] if self._first is not None and self._first.is_open else [])]
+        return alike[0].stages[0].dtype if alike else None
+
+    def _begin(self, stages: tuple[Stage, ...]) -> LaneLink:
         capacity = min(self._positions, stages[0].description.max_positions)
         lane, self._next = self._next, LaneId(self._next + 1)
-        link = await self._kind.open(lane, stages, self._rule, capacity)
+        link = self._kind(lane, stages, self._rule, capacity)
         if isinstance(link, ReplannedLink):
             link.has_sooner = self.has_sooner
-        self._dtype = stages[0].dtype
+        if not self.has_opened:
+            self._first = link
         return link
 
 

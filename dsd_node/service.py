@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -27,6 +28,7 @@ from dsd_node.answering import answering as _answering
 from dsd_node.downstream import Channels, Downstream
 from dsd_node.engine import Engine
 from dsd_node.metrics import Metrics
+from dsd_node.openings import Openings
 from dsd_node.quotas import MAX_SESSIONS, PEER_SHARE, Limits, Quotas
 from dsd_node.served_session import ServedSession, session_ended
 
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 
 MAX_IDLE_SECONDS = 1800
 DRAIN_LOOK_SECONDS = 0.05
+OPENING_SECONDS = 10.0
+"""How long a stream may come before its session: the request to open it goes another way, and may wait for its turn there."""
 KV_MEMORY = 0.8
 """Of what is left once the span is loaded, the part that is promised to sessions."""
 
@@ -59,6 +63,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         self._metrics = metrics or Metrics()
         self._channels = Channels(transport)
         self._sessions: dict[bytes, ServedSession] = {}
+        self._openings = Openings()
         self._closing: set[asyncio.Task[None]] = set()
         self._draining = False
 
@@ -102,6 +107,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
                 idle_seconds=min(request.idle_seconds or MAX_IDLE_SECONDS, MAX_IDLE_SECONDS),
                 now=asyncio.get_running_loop().time(),
             )
+            self._openings.happened(session_id)
             log.info("session %s opened: %d positions, %d bytes", session_id.hex()[:8], kv.capacity, kv.nbytes)
         return stage_pb2.OpenSessionResponse(reserved_bytes=kv.nbytes)
 
@@ -118,7 +124,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         async with _answering(context):
             first = await _first(request_iterator)
             session_id = bytes(first.session_id)
-            session = self._session(session_id, upstream=self._transport.caller(context))
+            session = await self._session(session_id, upstream=self._transport.caller(context))
             session.attach()
             ended: DsdError = session_ended()
             try:
@@ -134,7 +140,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         self, request: stage_pb2.StreamVerdictsRequest, context: Context
     ) -> AsyncIterator[stage_pb2.StreamVerdictsResponse]:
         async with _answering(context):
-            session = self._session(bytes(request.session_id), owner=self._transport.caller(context))
+            session = await self._session(bytes(request.session_id), owner=self._transport.caller(context))
             async for batch in session.verdicts():
                 yield batch
 
@@ -195,12 +201,18 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         if not 0 < capacity <= self._source.max_positions:
             raise PromptTooLong(f"the model serves 1 to {self._source.max_positions} positions, not {capacity}; ask for fewer")
 
-    def _session(self, session_id: bytes, *, owner: PeerId | None = None, upstream: PeerId | None = None) -> ServedSession:
-        """The session, for its owner or its upstream; others learn no more than if there were none."""
-        session = self._sessions.get(session_id)
-        if session is None or owner not in (None, session.owner) or upstream not in (None, session.upstream):
-            raise Refused("there is no such session here; it may have been closed as idle. Open a new one")
-        return session
+    async def _session(
+        self, session_id: bytes, *, owner: PeerId | None = None, upstream: PeerId | None = None
+    ) -> ServedSession:
+        """The session, once it is open, for its owner or its upstream; others learn no more than if there were none."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OPENING_SECONDS):
+                while True:
+                    session = self._sessions.get(session_id)
+                    if session is not None and owner in (None, session.owner) and upstream in (None, session.upstream):
+                        return session
+                    await self._openings.next(session_id)
+        raise Refused("there is no such session here; it may have been closed as idle. Open a new one")
 
     async def _close(self, session_id: bytes, reason: DsdError) -> None:
         session = self._sessions.pop(session_id, None)

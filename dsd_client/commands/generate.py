@@ -18,6 +18,7 @@ async def generate(options: AnswerOptions, prompt: str, logprobs: int, form: str
         tokens = client.target.tokens(prompt)
         async with client.conversation(
             positions=len(tokens) + options.max_new_tokens,
+            at_once=True,
             sampling=replace(client.target.sampling, **options.sampling),
             logprobs=logprobs,
             **options.conversation,

@@ -119,7 +119,8 @@ class Answers:
         prompt = question.prompts[index // question.choices]
         options: ConversationOptions = {**question.options, "choice_index": index % question.choices}
         route: Sequence[str] = ()
-        async with self._client.conversation(positions=len(prompt) + question.max_new_tokens, **options) as answers:
+        positions = len(prompt) + question.max_new_tokens
+        async with self._client.conversation(positions=positions, at_once=True, **options) as answers:
             chunks = answers.ask(prompt, max_new_tokens=question.max_new_tokens, stop=question.stop)
             async with aclosing(chunks):
                 async for chunk in chunks:

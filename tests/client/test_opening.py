@@ -1,12 +1,86 @@
-"""A session that cannot be opened gives back what it has already."""
+"""How a session opens: its first frame does not wait for that, and what could not be opened gives back what it has."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from dsd_client import Client
-from dsd_core.errors import UsageError
-from tests.conftest import InProcessSwarm, TinyModel
+from dsd_core.errors import OutOfCapacity, UsageError
+from tests.conftest import LAYERS, InProcessNode, InProcessSwarm, TinyModel, eventually
+
+PROMPT = [5, 6, 7]
+
+
+def reserve_once_it_is_awaited(node: InProcessNode) -> None:
+    reserve = node.engine.reserve
+
+    async def reserve_later(slots: int) -> Any:
+        await eventually(lambda: node.service._openings._awaited)
+        return await reserve(slots)
+
+    node.engine.reserve = reserve_later  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("stages", [1, 2, 4])
+@pytest.mark.parametrize("speculation", ["off", "streaming"])
+async def test_the_first_frame_is_there_before_the_session(
+    new_swarm: InProcessSwarm, target: TinyModel, drafter: TinyModel, stages: int, speculation: str
+) -> None:
+    """No stage has memory for the session before a stream of it has come; so one that waited to be opened would fail."""
+    per_stage = LAYERS // stages
+    for start in range(0, LAYERS, per_stage):
+        reserve_once_it_is_awaited(await new_swarm.start(target, range(start, start + per_stage)))
+    async with Client(new_swarm.addresses, str(target), str(drafter)) as client:
+        result = await client.generate(PROMPT, max_new_tokens=5, speculation=speculation)
+        target.greedy(PROMPT, 5).assert_same(result.token_ids)
+    await new_swarm.is_free()
+
+
+async def test_a_chain_that_refuses_is_replaced(new_swarm: InProcessSwarm, target: TinyModel) -> None:
+    refused: list[InProcessNode] = []
+
+    def refuse_first(node: InProcessNode) -> None:
+        reserve = node.engine.reserve
+
+        async def reserve_or_refuse(slots: int) -> Any:
+            if not refused:
+                refused.append(node)
+                raise OutOfCapacity("no memory left")
+            return await reserve(slots)
+
+        node.engine.reserve = reserve_or_refuse  # type: ignore[method-assign]
+
+    for _ in range(2):
+        refuse_first(await new_swarm.start(target, range(LAYERS)))
+    async with Client(new_swarm.addresses, str(target), "none") as client:
+        served = set[str]()
+        async for chunk in client.stream(PROMPT, max_new_tokens=5):
+            served.update(chunk.route)
+    (other,) = [node for node in new_swarm.nodes if node not in refused]
+    assert served == {other.address}
+    await new_swarm.is_free()
+
+
+async def test_who_gives_up_while_a_session_opens_leaves_nothing_behind(new_swarm: InProcessSwarm, target: TinyModel) -> None:
+    node = await new_swarm.start(target, range(LAYERS))
+    reserve, asked, go_on = node.engine.reserve, asyncio.Event(), asyncio.Event()
+
+    async def reserve_slowly(slots: int) -> Any:
+        asked.set()
+        await go_on.wait()
+        return await reserve(slots)
+
+    node.engine.reserve = reserve_slowly  # type: ignore[method-assign]
+    async with Client(new_swarm.addresses, str(target), "none") as client:
+        asking = asyncio.create_task(client.generate(PROMPT, max_new_tokens=5))
+        await asked.wait()
+        asking.cancel()
+        await asyncio.wait([asking])
+        go_on.set()
+        await new_swarm.is_free()
+        assert not node.service._openings._awaited
+        assert len((await client.generate(PROMPT, max_new_tokens=5)).token_ids) == 5
 
 
 async def test_a_session_whose_rule_cannot_be_found_gives_lane_and_drafter_back(

@@ -41,8 +41,8 @@ async def test_who_leaves_a_stream_ends_the_answer(
     assert two_stages.sessions > 0
     await stream.close()
     await two_stages.is_free()
-    await eventually(lambda: served_gateway.gateway.admission.running == 0)
-    assert served_gateway.gateway.admission.waiting == 0
+    admission = served_gateway.gateway.admission
+    await eventually(lambda: admission.running == admission.waiting == 0)
 
 
 async def test_who_does_not_wait_for_an_answer_ends_it(

@@ -102,6 +102,7 @@ async def test_the_last_stage_chooses_by_the_sessions_rule(
 # -- whose session -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_frames_for_an_unknown_session(one_stage: InProcessSwarm) -> None:
     async with open_raw(one_stage.nodes) as session:
         expected = await session.greedy(PROMPT, 2)
@@ -118,6 +119,7 @@ async def test_frames_for_an_unknown_session(one_stage: InProcessSwarm) -> None:
         assert len(expected) == 2
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_second_stream_is_refused_and_the_first_goes_on(two_stages: InProcessSwarm, target: TinyModel) -> None:
     async with open_raw(two_stages.nodes) as session:
         ids = await session.send_run(PROMPT, 0)
@@ -321,6 +323,7 @@ async def test_a_stage_that_was_never_there_is_named(new_swarm: InProcessSwarm, 
         assert gone.address in str(error)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_next_stage_that_refuses_is_named(new_swarm: InProcessSwarm, target: TinyModel) -> None:
     nodes = [await new_swarm.start(target, span) for span in (range(2), range(2, LAYERS))]
     async with open_raw(nodes) as session:

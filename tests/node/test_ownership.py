@@ -19,6 +19,9 @@ from tests.node.conftest import GREEDY, SECONDS, failure_of, open_raw
 PROMPT = [5, 6, 7]
 
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
+
 async def unheard_of(node: InProcessNode) -> str:
     """What a node says of a session that there is not."""
     async with dial(node) as channel:

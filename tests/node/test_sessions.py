@@ -16,7 +16,7 @@ from dsd_core.wire import VERSIONS
 from dsd_core.wire.v1 import stage_pb2
 from dsd_node import served_session
 from tests.conftest import LAYERS, POSITIONS, InProcessNode, InProcessSwarm, TinyModel, dial, eventually
-from tests.node.conftest import close_session, open_raw, refusal
+from tests.node.conftest import RawSession, close_session, failure_of, open_raw, refusal
 
 PROMPT = [5, 6, 7, 8]
 NOWHERE: dict[str, Any] = {"downstream": "127.0.0.1:1", "downstream_peer": public_bytes_of(Identity.ephemeral().peer_id)}
@@ -65,6 +65,36 @@ async def test_a_session_reserves_exactly_what_it_was_promised(new_swarm: InProc
         assert node.engine.reserved_bytes == opened.reserved_bytes
         await stub.CloseSession(stage_pb2.CloseSessionRequest(session_id=bytes(16)))
         assert (node.sessions, node.engine.reserved_bytes) == (0, 0)
+
+
+async def test_streams_may_come_before_their_session(one_stage: InProcessSwarm) -> None:
+    """They go another way than the request to open it."""
+    node = one_stage.nodes[0]
+    async with open_raw([node]) as session:
+        expected = await session.greedy(PROMPT, 1)
+    async with dial(node) as channel:
+        session = RawSession([stage_stub(channel)], secrets.token_bytes(16))
+        session.frames = session.stubs[0].StreamFrames()
+        session.answers = session.stubs[0].StreamVerdicts(stage_pb2.StreamVerdictsRequest(session_id=session.session_id))
+        await session.send_run(PROMPT, 0)
+        await eventually(lambda: session.session_id in node.service._openings)
+        assert node.sessions == 0
+        assert await refusal(node, session_id=bytes(16)) is None
+        await close_session(node, bytes(16))
+        assert session.session_id in node.service._openings, "another session's opening is not this one's"
+        assert await refusal(node, session_id=session.session_id) is None
+        assert [(await session.verdict()).choice] == expected
+        session.frames.cancel()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_nobody_waits_for_a_session_for_ever(one_stage: InProcessSwarm) -> None:
+    node = one_stage.nodes[0]
+    async with dial(node) as channel:
+        frames, session_id = stage_stub(channel).StreamFrames(), secrets.token_bytes(16)
+        await frames.write(stage_pb2.StreamFramesRequest(session_id=session_id))
+        assert type(await failure_of(frames)) is Refused
+        await eventually(lambda: session_id not in node.service._openings)
 
 
 async def test_closing_gives_memory_back_along_the_lane(new_swarm: InProcessSwarm, target: TinyModel) -> None:

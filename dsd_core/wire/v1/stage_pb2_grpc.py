@@ -74,7 +74,8 @@ class StageServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def OpenSession(self, request, context):
-        """Promises memory for a session. It lives until CloseSession, the end of its frame stream, or its idle limit.
+        """Promises memory for a session. It lives until CloseSession, the end of its frame stream, or its idle limit. The streams
+        that name it may come first: for ten seconds a stage lets them wait for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

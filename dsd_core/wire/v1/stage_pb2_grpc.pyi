@@ -36,7 +36,9 @@ class StageServiceStub:
         dsd_core.wire.v1.stage_pb2.OpenSessionRequest,
         dsd_core.wire.v1.stage_pb2.OpenSessionResponse,
     ]
-    """Promises memory for a session. It lives until CloseSession, the end of its frame stream, or its idle limit."""
+    """Promises memory for a session. It lives until CloseSession, the end of its frame stream, or its idle limit. The streams
+    that name it may come first: for ten seconds a stage lets them wait for it.
+    """
 
     CloseSession: grpc.UnaryUnaryMultiCallable[
         dsd_core.wire.v1.stage_pb2.CloseSessionRequest,
@@ -69,7 +71,9 @@ class StageServiceAsyncStub:
         dsd_core.wire.v1.stage_pb2.OpenSessionRequest,
         dsd_core.wire.v1.stage_pb2.OpenSessionResponse,
     ]
-    """Promises memory for a session. It lives until CloseSession, the end of its frame stream, or its idle limit."""
+    """Promises memory for a session. It lives until CloseSession, the end of its frame stream, or its idle limit. The streams
+    that name it may come first: for ten seconds a stage lets them wait for it.
+    """
 
     CloseSession: grpc.aio.UnaryUnaryMultiCallable[
         dsd_core.wire.v1.stage_pb2.CloseSessionRequest,
@@ -106,7 +110,9 @@ class StageServiceServicer(metaclass=abc.ABCMeta):
         request: dsd_core.wire.v1.stage_pb2.OpenSessionRequest,
         context: _ServicerContext,
     ) -> typing.Union[dsd_core.wire.v1.stage_pb2.OpenSessionResponse, collections.abc.Awaitable[dsd_core.wire.v1.stage_pb2.OpenSessionResponse]]:
-        """Promises memory for a session. It lives until CloseSession, the end of its frame stream, or its idle limit."""
+        """Promises memory for a session. It lives until CloseSession, the end of its frame stream, or its idle limit. The streams
+        that name it may come first: for ten seconds a stage lets them wait for it.
+        """
 
     @abc.abstractmethod
     def CloseSession(

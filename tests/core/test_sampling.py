@@ -1,6 +1,7 @@
 """The shaping of a distribution, against that of transformers."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -54,6 +55,15 @@ def test_the_temperature_is_that_of_transformers(temperature: float, scale: floa
 
 def test_temperature_zero_scores_the_unscaled_distribution() -> None:
     np.testing.assert_array_equal(log_probs(logits(1), 0.0), log_probs(logits(1), 1.0))
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-308, 1e-100])
+def test_next_to_no_temperature_is_still_a_distribution(temperature: float) -> None:
+    raw = logits(0, scale=1e4)
+    shaped = log_probs(raw, temperature)
+    assert shaped.argmax() == raw.argmax()
+    assert shaped.max() == 0.0
+    assert np.isfinite(shaped).all()
 
 
 def test_extreme_logits_are_still_a_distribution() -> None:
@@ -119,13 +129,13 @@ def test_one_token_is_always_left() -> None:
         ("temperature", [-0.1, math.nan, math.inf, -math.inf]),
         ("top_p", [0.0, -1.0, 1.0001, math.nan]),
         ("top_k", [-1]),
-        ("repetition_penalty", [0.0, -1.0, math.inf, math.nan]),
+        ("repetition_penalty", [0.0, -1.0, 1e-300, 1e300, math.inf, math.nan]),
         ("seed", [-1, 2**64]),
     ],
 )
 def test_values_that_mean_nothing_are_refused_by_name(name: str, values: list[float]) -> None:
     for value in values:
-        with pytest.raises(UsageError, match=f"^{name.replace('_', '-')} is {value}; it must be "):
+        with pytest.raises(UsageError, match=re.escape(f"{name.replace('_', '-')} is {value}; it must be ")):
             SamplingParams(**{name: value})
 
 

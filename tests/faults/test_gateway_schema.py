@@ -6,10 +6,11 @@ import pytest
 from schemathesis.generation import GenerationMode
 
 from tests.gateway.conftest import ServedGateway, client, served_gateway  # noqa: F401
-from tests.gateway.fuzzing import OPERATIONS, fuzz
+from tests.gateway.fuzzing import GATEWAY_DRAWS, OPERATIONS, fuzz
 
 CASES = {"POST": 500, "GET": 1000}
 """Of each mode: a POST has two of them."""
+pytestmark = GATEWAY_DRAWS
 
 
 @pytest.mark.parametrize(

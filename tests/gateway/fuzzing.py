@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.generation import GenerationMode
@@ -20,6 +21,8 @@ OPERATIONS = [
     ("/ready", "GET"),
 ]
 FEW_TOKENS = 3
+GATEWAY_DRAWS = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
+"""The strategies do not: the gateway, in the same process, draws which peers to ask while they run."""
 
 
 def fuzz(gateway: ServedGateway, path: str, method: str, mode: GenerationMode, cases: int) -> dict[int, int]:

@@ -6,9 +6,10 @@ import pytest
 from schemathesis.generation import GenerationMode
 
 from tests.gateway.conftest import ServedGateway
-from tests.gateway.fuzzing import OPERATIONS, fuzz
+from tests.gateway.fuzzing import GATEWAY_DRAWS, OPERATIONS, fuzz
 
 CASES = 15
+pytestmark = GATEWAY_DRAWS
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)

@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 
 from dsd_core.errors import UsageError
 
+COLDEST = 1e-6
+"""Lower temperatures above 0 count as this one: no noise makes up for a difference between logits any more, and they would
+divide beyond what a float holds."""
+STRONGEST = 1000.0
+"""Repetition penalty, and the strongest encouragement is its inverse: logits stay finite."""
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
@@ -29,7 +35,8 @@ class SamplingParams:
         _require(math.isfinite(self.temperature) and self.temperature >= 0, "temperature", self.temperature, "at least 0")
         _require(0 < self.top_p <= 1, "top-p", self.top_p, "above 0 and at most 1")
         _require(self.top_k >= 0, "top-k", self.top_k, "at least 0")
-        _require(0 < self.repetition_penalty < math.inf, "repetition-penalty", self.repetition_penalty, "above 0")
+        penalty, weakest = self.repetition_penalty, 1 / STRONGEST
+        _require(weakest <= penalty <= STRONGEST, "repetition-penalty", penalty, f"from {weakest:g} to {STRONGEST:g}")
         _require(self.seed is None or 0 <= self.seed < 2**64, "seed", self.seed, "between 0 and 2^64 - 1")
 
 
@@ -50,7 +57,7 @@ def penalised(logits: NDArray[np.float32], history: NDArray[np.int64], penalty: 
 
 def log_probs(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
     """Log-probabilities [vocab] of the logits at `temperature`; at 0 those of the unscaled logits."""
-    scaled = logits.astype(np.float64) / (temperature or 1.0)
+    scaled = logits.astype(np.float64) / (max(temperature, COLDEST) if temperature else 1.0)
     shifted = scaled - scaled.max()
     normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
     return normalised

@@ -82,6 +82,7 @@ class Conversation:
         self._auditor = auditor
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(EVENTS)
         self._links: dict[LaneId, LaneLink] = {link.lane: link}
+        self._begun = link.begun
         self._closed_links_bytes = (0, 0)
         self._opening = asyncio.Lock()
         """One lane is opened at a time, so that it knows of the others."""
@@ -281,6 +282,7 @@ class Conversation:
 
     async def _draft(self, draft: Draft, contexts: Contexts) -> None:
         assert self._drafter is not None, "a policy that drafts comes with a drafter"
+        await self._begun.wait()  # On one machine the drafter's reading would keep the prompt from the target.
         proposals = await self._drafter.propose(contexts, steps=draft.steps, candidates=draft.candidates)
         branches = tuple(
             Branch(parent, tokens, rank)

@@ -26,6 +26,7 @@ OUTBOX_FRAMES = 4096
 """The frames of the longest prompt; a stage that leaves more unread has stopped reading."""
 
 
+Verdicts = grpc.aio.UnaryStreamCall[stage_pb2.StreamVerdictsRequest, stage_pb2.StreamVerdictsResponse]
 LaneEvent = VerdictsArrived | LaneDraining
 
 
@@ -45,14 +46,14 @@ class LaneLink:
         """Of the last frame that was answered."""
         self.refuted = ""
         """What its last stage has claimed though it cannot be."""
+        self.begun = asyncio.Event()
+        """Its first frame is out, or never will be."""
         self._session_id = secrets.token_bytes(SESSION_ID_BYTES)
         self._vocab_size = stages[0].description.vocab_size
         requests = [_request(stages, index, self._session_id, rule, capacity) for index in range(len(stages))]
-        self._opening = [asyncio.create_task(_open(*each)) for each in zip(stages, requests, strict=True)]
+        self._opening = [_opening(*each) for each in zip(stages, requests, strict=True)]
         self._frames = stage_stub(stages[0].channel).StreamFrames()
-        self._verdicts = stage_stub(stages[-1].channel).StreamVerdicts(
-            stage_pb2.StreamVerdictsRequest(session_id=self._session_id)
-        )
+        self._verdicts: Verdicts | None = None
         self._outbox: asyncio.Queue[Frame] = asyncio.Queue(OUTBOX_FRAMES)
         self._greeted = False
 
@@ -106,12 +107,18 @@ class LaneLink:
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 await self._frames.write(request)
+            self.begun.set()
         except TimeoutError:
             raise self._frozen() from None
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             raise await self._reason() from None
 
     async def _read_verdicts(self, deliver: Callable[[LaneEvent], Awaitable[None]]) -> NoReturn:
+        if not self.is_open:
+            await self.begun.wait()  # A prompt that does not wait for the opening does not wait for this either.
+        self._verdicts = stage_stub(self.stages[-1].channel).StreamVerdicts(
+            stage_pb2.StreamVerdictsRequest(session_id=self._session_id)
+        )
         await self._reserved()
         draining = False
         try:
@@ -136,12 +143,14 @@ class LaneLink:
 
     async def close(self) -> None:
         """Give the memory of every stage back; a stage that cannot be reached notices the end of its stream."""
+        self.begun.set()
         for opening in self._opening:
             opening.cancel()
         await asyncio.gather(*self._opening, return_exceptions=True)
         await _close(self.stages, self._session_id)
         self._frames.cancel()
-        self._verdicts.cancel()
+        if self._verdicts is not None:
+            self._verdicts.cancel()
 
     def _frozen(self) -> TimedOut:
         return TimedOut(f"the stage at {self.route[0]} has stopped reading; it may be frozen")
@@ -177,11 +186,17 @@ def _request(
     )
 
 
-async def _open(stage: Stage, request: stage_pb2.OpenSessionRequest) -> None:
-    try:
-        await stage_stub(stage.channel).OpenSession(request, timeout=CALL_SECONDS)
-    except grpc.aio.AioRpcError as failure:
-        raise unreachable(error_of(failure, f"the stage at {stage.address}")) from None
+def _opening(stage: Stage, request: stage_pb2.OpenSessionRequest) -> asyncio.Task[None]:
+    """Asked at once; the task raises what the stage says against it."""
+    call = stage_stub(stage.channel).OpenSession(request, timeout=CALL_SECONDS)
+
+    async def opened() -> None:
+        try:
+            await call
+        except grpc.aio.AioRpcError as failure:
+            raise unreachable(error_of(failure, f"the stage at {stage.address}")) from None
+
+    return asyncio.create_task(opened())
 
 
 async def _close(stages: Sequence[Stage], session_id: bytes) -> None:

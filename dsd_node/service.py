@@ -124,7 +124,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         async with _answering(context):
             first = await _first(request_iterator)
             session_id = bytes(first.session_id)
-            session = await self._session(session_id, upstream=self._transport.caller(context))
+            session = await self._session(session_id, upstream=self._transport.caller(context), first=first)
             session.attach()
             ended: DsdError = session_ended()
             try:
@@ -202,7 +202,12 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
             raise PromptTooLong(f"the model serves 1 to {self._source.max_positions} positions, not {capacity}; ask for fewer")
 
     async def _session(
-        self, session_id: bytes, *, owner: PeerId | None = None, upstream: PeerId | None = None
+        self,
+        session_id: bytes,
+        *,
+        owner: PeerId | None = None,
+        upstream: PeerId | None = None,
+        first: stage_pb2.StreamFramesRequest | None = None,
     ) -> ServedSession:
         """The session, once it is open, for its owner or its upstream; others learn no more than if there were none."""
         with suppress(TimeoutError):
@@ -211,7 +216,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
                     session = self._sessions.get(session_id)
                     if session is not None and owner in (None, session.owner) and upstream in (None, session.upstream):
                         return session
-                    await self._openings.next(session_id)
+                    await self._openings.next(session_id, holding=first.ByteSize() if first else 0)
         raise Refused("there is no such session here; it may have been closed as idle. Open a new one")
 
     async def _close(self, session_id: bytes, reason: DsdError) -> None:

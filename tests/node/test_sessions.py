@@ -87,6 +87,24 @@ async def test_streams_may_come_before_their_session(one_stage: InProcessSwarm) 
         session.frames.cancel()
 
 
+async def test_what_waits_for_a_session_is_bounded(one_stage: InProcessSwarm) -> None:
+    """Nobody was promised memory for it; and who opens the session first is served meanwhile."""
+    node, frame = one_stage.nodes[0], stage_pb2.Frame(tokens=[2**32 - 1] * 800_000)
+    floods = [stage_pb2.StreamFramesRequest(session_id=secrets.token_bytes(16), frame=frame) for _ in range(5)]
+    async with dial(node) as channel:
+        waiting = [stage_stub(channel).StreamFrames() for _ in floods]
+        for frames, flood in zip(waiting[:4], floods, strict=False):
+            await frames.write(flood)
+        await eventually(lambda: node.service._openings._held_bytes == 4 * floods[0].ByteSize())
+        await waiting[4].write(floods[4])
+        assert type(await failure_of(waiting[4])) is OutOfCapacity
+        async with open_raw([node]) as session:
+            assert len(await session.greedy(PROMPT, 2)) == 2
+        for frames in waiting:
+            frames.cancel()
+    await eventually(lambda: node.service._openings._held_bytes == 0)
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_nobody_waits_for_a_session_for_ever(one_stage: InProcessSwarm) -> None:
     node = one_stage.nodes[0]

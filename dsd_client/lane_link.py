@@ -144,6 +144,8 @@ class LaneLink:
     async def close(self) -> None:
         """Give the memory of every stage back; a stage that cannot be reached notices the end of its stream."""
         self.begun.set()
+        # What is closed before it is open would open after that, and stay.
+        await asyncio.wait(self._opening, timeout=CLOSE_SECONDS)
         for opening in self._opening:
             opening.cancel()
         await asyncio.gather(*self._opening, return_exceptions=True)

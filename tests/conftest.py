@@ -27,6 +27,7 @@ from dsd_core.network.channels import SERVER_OPTIONS
 from dsd_core.network.identity import PeerId
 from dsd_core.network.transport import Secure, Transport
 from dsd_core.wire.v1 import peer_pb2_grpc, stage_pb2_grpc
+from dsd_node import service
 from dsd_node.admission import Admission
 from dsd_node.engine import Engine
 from dsd_node.membership.peer_service import PeerService
@@ -150,6 +151,12 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, directory: 
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return TinyModel(model, directory)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams hardly wait for a session that will never open."""
+    monkeypatch.setattr(service, "OPENING_SECONDS", 0.01)
 
 
 @pytest.fixture(scope="session")

@@ -131,6 +131,8 @@ def test_many_mutated_messages() -> None:
     assert all(outcomes[kind] > 1000 for kind in ("read", "no message", "refused")), outcomes
 
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 # -- a live node -------------------------------------------------------------------------------------------------------
 
 STAGE_MESSAGES: dict[str, Message] = {

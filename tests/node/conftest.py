@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc.aio
-import pytest
 
 from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.choice.target import ChoiceRule
@@ -19,17 +18,10 @@ from dsd_core.network.status import error_of
 from dsd_core.network.stubs import stage_stub
 from dsd_core.wire.codec import rule_to_wire, verdicts_from_wire
 from dsd_core.wire.v1 import stage_pb2
-from dsd_node import service
 from tests.conftest import InProcessNode, dial
 
 SECONDS = 5.0
 GREEDY = ChoiceRule(SamplingParams(seed=0))
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streams hardly wait for a session that will never open."""
-    monkeypatch.setattr(service, "OPENING_SECONDS", 0.01)
 
 
 @dataclass

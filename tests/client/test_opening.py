@@ -79,7 +79,7 @@ async def test_who_gives_up_while_a_session_opens_leaves_nothing_behind(new_swar
         await asyncio.wait([asking])
         go_on.set()
         await new_swarm.is_free()
-        assert not node.service._openings._awaited
+        await eventually(lambda: not node.service._openings._awaited)
         assert len((await client.generate(PROMPT, max_new_tokens=5)).token_ids) == 5
 
 

@@ -83,6 +83,7 @@ class Conversation:
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(EVENTS)
         self._links: dict[LaneId, LaneLink] = {link.lane: link}
         self._begun = link.begun
+        """The first lane's first frame is out."""
         self._closed_links_bytes = (0, 0)
         self._opening = asyncio.Lock()
         """One lane is opened at a time, so that it knows of the others."""

@@ -39,6 +39,8 @@ from tests.fuzz.mutation import mutate
 from tests.node.conftest import SECONDS, close_session, open_raw
 from tests.scale import count
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 VOCAB = 320
 FRAME = Frame(tuple(FrameNode(NodeId(node), NodeId(node - 1), TokenId(7), node == 9) for node in range(1, 10)), NodeId(3))
 HIDDEN = HiddenStates(DType.FLOAT32, 9, 8, bytes(range(256)) + bytes(32))
@@ -130,8 +132,6 @@ def test_many_mutated_messages() -> None:
     # All three happen, so the mutations are neither too tame nor too wild to test anything.
     assert all(outcomes[kind] > 1000 for kind in ("read", "no message", "refused")), outcomes
 
-
-pytestmark = pytest.mark.usefixtures("impatient")
 
 # -- a live node -------------------------------------------------------------------------------------------------------
 

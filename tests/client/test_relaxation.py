@@ -265,6 +265,6 @@ def lies_from_now_on(node: InProcessNode, lie: Callable[[Verdict], Verdict], mon
 
     async def lying(*given: Any) -> Any:
         computed = await compute(*given)
-        return replace(computed, verdicts=tuple(map(lie, computed.verdicts)))
+        return computed and replace(computed, verdicts=tuple(map(lie, computed.verdicts)))  # None: a frame of dead nodes
 
     monkeypatch.setattr(node.engine, "compute", lying)

@@ -20,11 +20,12 @@ from benchmarks.wrong_drafter import WrongDrafts
 from dsd_client.acceptance_report import AcceptanceReport
 from dsd_client.client import Client
 from dsd_client.comparison import BLOCKING, LINEAR, OFF, STREAMING, Mode, compare
-from dsd_client.drafting import DrafterSource, DraftThread, load_drafter
+from dsd_client.drafting import DrafterSource, load_drafter
 from dsd_client.questions import Questions, made_up, read_questions
 from dsd_client.target_model import TargetModel
 from dsd_core import embedded
 from dsd_core.decoding.choice.acceptance import TOLERANCE_NATS
+from dsd_core.model.compute_thread import ComputeThread
 
 
 async def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,7 +51,7 @@ async def main(arguments: Sequence[str] | None = None) -> None:
                 if delay:
                     traffic[cell] = Traffic.of(report.cells[cell], given.stages, delay)
         await linked.links.set_delay(given.delays[0] / 1e3)
-        with closing(DraftThread()) as thread:
+        with closing(ComputeThread("drafter")) as thread:
             wrong = f"{given.delays[0]:g} ms, wrong drafter"
             await _note(wrong, report, effort, linked, sets[0], modes, _wrong_drafter(thread))
     report.details["traffic"] = {cell: asdict(found) for cell, found in traffic.items()}
@@ -78,7 +79,7 @@ async def _note(
     effort.note(report, cell, compared)
 
 
-def _wrong_drafter(thread: DraftThread) -> WrongDrafts:
+def _wrong_drafter(thread: ComputeThread) -> WrongDrafts:
     target = TargetModel.load(str(embedded.TARGET))
     right = load_drafter(str(embedded.DRAFTER), target.tokenizer, target.vocab_size, thread)
     return WrongDrafts(right, target.vocab_size)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from benchmarks.waiting_model import Agreement, Path, WaitingModel
 from benchmarks.waiting_span import wait_until
-from dsd_client.drafting import DraftThread, LocalDrafter
+from dsd_client.drafting import LocalDrafter
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.drafting.contexts import Candidates, Contexts
 from dsd_core.decoding.drafting.guessers import Stepwise
 from dsd_core.decoding.events import DraftedToken
 from dsd_core.decoding.ids import TokenId
 from dsd_core.decoding.prefix import common_prefix
+from dsd_core.model.compute_thread import ComputeThread
 
 BRANCH_SHARE = 0.1
 """What a context more adds to a step."""
@@ -27,13 +28,13 @@ class WaitingDrafts:
     step_seconds: float
 
     async def open(self, rule: ChoiceRule, capacity: int) -> "WaitingDrafter":
-        return WaitingDrafter(WaitingGuesser(self), DraftThread())
+        return WaitingDrafter(WaitingGuesser(self), ComputeThread("drafter"))
 
 
 class WaitingDrafter(LocalDrafter):
     """One session's, in a thread of its own."""
 
-    def __init__(self, guesser: "WaitingGuesser", thread: DraftThread) -> None:
+    def __init__(self, guesser: "WaitingGuesser", thread: ComputeThread) -> None:
         super().__init__("waiting", lambda: Stepwise(guesser), thread)
         self._own_thread = thread
 

@@ -18,7 +18,7 @@ from typing import TypedDict, Unpack
 from dsd_client.answer import AnswerStream
 from dsd_client.auditing import Auditor
 from dsd_client.conversation import Conversation
-from dsd_client.drafting import DrafterSource, DraftThread, NgramSource, SessionDrafter, load_drafter
+from dsd_client.drafting import DrafterSource, NgramSource, SessionDrafter, load_drafter
 from dsd_client.lane_source import LaneSource
 from dsd_client.peer_view import PeerView
 from dsd_client.relaxation import Asked, Relaxer
@@ -36,6 +36,7 @@ from dsd_core.decoding.lookahead.policy import AdaptiveLength, Blocking, FixedLe
 from dsd_core.decoding.lookahead.streaming import CANDIDATES, Experience, Streaming
 from dsd_core.decoding.session import Session, SessionConfig
 from dsd_core.errors import UsageError
+from dsd_core.model.compute_thread import ComputeThread
 from dsd_core.model.tokenizer import vocabulary_hash
 from dsd_core.network.banned_peers import BannedPeers
 from dsd_core.network.last_swarm import LastSwarm
@@ -131,7 +132,7 @@ class Client:
         self._model = model or str(embedded.TARGET)
         self._drafts = drafter or (str(embedded.DRAFTER) if model in (None, str(embedded.TARGET)) else "ngram")
         self._timeout = timeout
-        self._thread = DraftThread()
+        self._thread = ComputeThread("drafter")
         self._swarm: Swarm | None = None
         self._target: TargetModel | None = None
         self._drafter: DrafterSource | None = None

@@ -1,8 +1,6 @@
-"""Drafters, and the thread that they compute in."""
+"""Drafters, and where they come from."""
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dsd_core.decoding.choice.target import ChoiceRule
@@ -10,6 +8,7 @@ from dsd_core.decoding.drafting.belief import Sharpness
 from dsd_core.decoding.drafting.contexts import Contexts, Drafter, Proposal
 from dsd_core.decoding.drafting.guessers import NgramGuesser, Seconded, Stepwise
 from dsd_core.errors import VocabularyMismatch
+from dsd_core.model.compute_thread import ComputeThread
 
 if TYPE_CHECKING:
     from dsd_core.model.source import ModelSource
@@ -39,33 +38,20 @@ class DrafterSource(Protocol):
     async def open(self, rule: ChoiceRule, capacity: int) -> SessionDrafter: ...
 
 
-class DraftThread:
-    """Where local drafters compute, so that the event loop does not."""
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drafter")
-
-    async def run(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    def close(self) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
-
-
 class LocalDrafter:
     """A drafter of this process, made when it is first asked: the first frame does not wait for its memory."""
 
-    def __init__(self, name: str, make: Callable[[], Drafter], thread: DraftThread) -> None:
+    def __init__(self, name: str, make: Callable[[], Drafter], thread: ComputeThread) -> None:
         self.name = name
         self._make = make
         self._made: Drafter | None = None
         self._thread = thread
 
     async def propose(self, contexts: Contexts, *, steps: int, candidates: int) -> tuple[Proposal, ...]:
-        return await self._thread.run(lambda: self._drafter().propose(contexts, steps=steps, candidates=candidates))
+        return await self._thread.submit(lambda: self._drafter().propose(contexts, steps=steps, candidates=candidates))
 
     async def close(self) -> None:
-        await self._thread.run(self._close)
+        await self._thread.submit(self._close)
 
     def _drafter(self) -> Drafter:
         if self._made is None:
@@ -80,7 +66,7 @@ class LocalDrafter:
 class NgramSource:
     """Drafts by n-gram lookup."""
 
-    def __init__(self, thread: DraftThread) -> None:
+    def __init__(self, thread: ComputeThread) -> None:
         self._thread = thread
 
     async def open(self, rule: ChoiceRule, capacity: int) -> LocalDrafter:
@@ -90,7 +76,7 @@ class NgramSource:
 class ModelSourceOfDrafts:
     """Drafts with a small model, loaded once, and n-gram lookup beside it."""
 
-    def __init__(self, source: "ModelSource", span: "Span", thread: DraftThread) -> None:
+    def __init__(self, source: "ModelSource", span: "Span", thread: ComputeThread) -> None:
         self._source = source
         self._span = span
         self._thread = thread
@@ -106,7 +92,7 @@ class ModelSourceOfDrafts:
         return Stepwise(Seconded(model))
 
 
-def load_drafter(name: str, target_tokenizer: Any, target_vocab_size: int, thread: DraftThread) -> DrafterSource:
+def load_drafter(name: str, target_tokenizer: Any, target_vocab_size: int, thread: ComputeThread) -> DrafterSource:
     """`ngram`, or a model that numbers tokens as the target does. Raises VocabularyMismatch, or what loading raises."""
     if name == "ngram":
         return NgramSource(thread)

@@ -4,7 +4,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,6 +16,7 @@ from dsd_core.decoding.frames import Frame, Verdict
 from dsd_core.decoding.lookahead.line_fit import LineFit
 from dsd_core.decoding.stage_tree import Placement, StageTree
 from dsd_core.model import tensors
+from dsd_core.model.compute_thread import ComputeThread
 from dsd_core.model.kv import KvStore
 from dsd_core.model.span import Span, SpanInput
 from dsd_core.wire.hidden import HiddenStates
@@ -43,7 +43,7 @@ class Engine:
 
     def __init__(self, span: Span) -> None:
         self.span = span
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._thread = ComputeThread("engine")
         self._turn = asyncio.Lock()
         self._computed_at = -math.inf
         self.times = LineFit()
@@ -91,15 +91,14 @@ class Engine:
             self.times.add(1, await self._in_thread(lambda: _send_canary(self.span)))
 
     def close(self) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._thread.close()
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         """Not cancelled half-way: the thread would go on writing into memory that is being given back."""
-        future = asyncio.get_running_loop().run_in_executor(self._thread, work)
         try:
-            return await asyncio.shield(future)
+            return await self._thread.submit(work)
         except asyncio.CancelledError:
-            await asyncio.wait([future])
+            await self._thread.submit(lambda: None)  # its turn comes when the work is over
             raise
 
     def _compute(

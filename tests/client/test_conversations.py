@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from dsd_client import Chunk, Client, FinishReason, SamplingParams
-from dsd_client.drafting import DraftThread, LocalDrafter
+from dsd_client.drafting import LocalDrafter
 from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.events import DraftedToken
 from dsd_core.errors import DsdError, NoPeers, OutOfCapacity, PromptTooLong, UsageError
+from dsd_core.model.compute_thread import ComputeThread
 from dsd_core.model.drafter import ModelDrafter
 from dsd_core.model.span import Span
 from dsd_node.served_session import session_ended
@@ -309,7 +310,7 @@ class Scripted:
         self.script = script
         self.opening = opening
         self.closed = 0
-        self.thread = DraftThread()
+        self.thread = ComputeThread("drafter")
 
     async def open(self, rule: Any, capacity: int) -> Any:
         if self.opening is not None:

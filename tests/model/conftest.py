@@ -111,7 +111,8 @@ class Tiny:
         return scores
 
 
-def assert_same_scores(scores: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+def assert_same_scores(scores: torch.Tensor, expected: torch.Tensor, tolerance: float = 3e-5) -> None:
+    """To rounding, which differs from processor to processor; a wrong mask or position is off by more than 1e-3."""
     torch.testing.assert_close(scores, expected, rtol=0.0, atol=tolerance)
 
 

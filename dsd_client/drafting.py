@@ -1,7 +1,7 @@
 """Drafters, and where they come from."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.drafting.belief import Sharpness
@@ -13,8 +13,6 @@ from dsd_core.model.compute_thread import ComputeThread
 if TYPE_CHECKING:
     from dsd_core.model.source import ModelSource
     from dsd_core.model.span import Span
-
-Result = TypeVar("Result")
 
 
 class SessionDrafter(Protocol):

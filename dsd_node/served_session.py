@@ -160,19 +160,19 @@ class ServedSession:
         while True:
             arrived = await self._inbox.get()
             computed = await self._engine.compute(self._tree, self._kv, arrived.frame, arrived.hidden, self._rule)
+            self._metrics.on_turn(nodes=len(arrived.frame.nodes), alive=len(computed.frame.nodes) if computed else 0)
             if computed is not None:
                 self.has_computed = True
                 waited = asyncio.get_running_loop().time() - arrived.at - computed.seconds
-                await self._pass_on(computed, arrived)
                 self._metrics.on_computed(waited_seconds=waited, seconds=computed.seconds)
-            self._metrics.on_turn(nodes=len(arrived.frame.nodes), alive=len(computed.frame.nodes) if computed else 0)
+                await self._pass_on(computed, arrived)
 
     async def _pass_on(self, computed: Computed, arrived: _Arrived) -> None:
         time, draining = arrived.time.plus(computed.seconds), arrived.draining or self.draining
         if computed.hidden is not None and self._downstream is not None:
             hidden = hidden_to_wire(computed.hidden)
-            await self._downstream.send(frame_to_wire(computed.frame, time, hidden, draining=draining))
             self._metrics.on_sent(len(hidden.data))  # not all of the message: to learn its size costs as much as to write it
+            await self._downstream.send(frame_to_wire(computed.frame, time, hidden, draining=draining))
         elif computed.verdicts:
             await self._verdicts.put(verdicts_to_wire(computed.verdicts, time, draining=draining))
 

@@ -1,4 +1,4 @@
-"""The thread that torch runs in, so that the event loop never does."""
+"""The thread that layers and drafts are computed in, so that the event loop never computes."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ class ComputeThread:
     """Does what it is given, one thing at a time, in order of asking.
 
     A pool of one thread does so too, by way of a second future with locks of its own: a hop between four nodes on one
-    machine took a seventh longer (BENCHMARKS.md, "Transport").
+    machine took a sixth longer (BENCHMARKS.md, "Transport").
     """
 
     def __init__(self, name: str) -> None:
@@ -53,7 +53,7 @@ class _Job:
     def do(self) -> None:
         try:
             outcome = self.work()
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, whoever asked hears it
             self._settle(self.result.set_exception, error)
         else:
             self._settle(self.result.set_result, outcome)

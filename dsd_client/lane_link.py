@@ -14,7 +14,7 @@ from dsd_core.decoding.frames import ComputeTime, Frame, Verdict
 from dsd_core.decoding.ids import LaneId
 from dsd_core.errors import DsdError, PeerLost, ProtocolError, TimedOut
 from dsd_core.network.identity import public_bytes_of
-from dsd_core.network.status import error_of, unreachable
+from dsd_core.network.status import error_of
 from dsd_core.network.stubs import stage_stub
 from dsd_core.wire.codec import SESSION_ID_BYTES, frame_to_wire, rule_to_wire, time_from_wire, verdicts_from_wire
 from dsd_core.wire.v1 import stage_pb2
@@ -196,7 +196,7 @@ def _opening(stage: Stage, request: stage_pb2.OpenSessionRequest) -> asyncio.Tas
         try:
             await call
         except grpc.aio.AioRpcError as failure:
-            raise unreachable(error_of(failure, f"the stage at {stage.address}")) from None
+            raise error_of(failure, f"the stage at {stage.address}") from None
 
     return asyncio.create_task(opened())
 
@@ -206,7 +206,7 @@ async def _close(stages: Sequence[Stage], session_id: bytes) -> None:
         try:
             request = stage_pb2.CloseSessionRequest(session_id=session_id)
             await stage_stub(stage.channel).CloseSession(request, timeout=CLOSE_SECONDS)
-        except grpc.aio.AioRpcError:
-            pass  # It is gone, and the session with it; or it will see that the stream has ended.
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
+            pass  # It is gone, and the session with it; or, as where our channel is closed, it will see that the stream ended.
 
     await asyncio.gather(*map(close, stages))

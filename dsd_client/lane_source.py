@@ -9,12 +9,16 @@ from dsd_client.swarm import Stage, Swarm, Wishes
 from dsd_core.decoding.chains.routing import is_clearly_sooner
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.ids import LaneId
-from dsd_core.errors import DsdError, Fault, NoPeers, OutOfCapacity
+from dsd_core.errors import DsdError, Fault, NoPeers, OutOfCapacity, PeerLost
 from dsd_core.network.address import Address
+from dsd_core.network.status import unreachable
 from dsd_core.wire.hidden import DType
 
 AVOID_SECONDS = 30.0
 """How long a stage of a lane that failed is used only if there is no other."""
+
+BROKEN_SECONDS, BROKEN_PAUSE_SECONDS = 5.0, 0.25
+"""How long, and how often, stages that answer are asked for a first lane though their connections broke."""
 
 
 class LaneSource:
@@ -48,9 +52,10 @@ class LaneSource:
         return self._begin(await self._choose(()))
 
     async def open_first(self, patience: float) -> LaneLink:
-        """As `open`, but a full node is asked again when it says, for `patience` seconds at most."""
+        """As `open`, but a full node is asked again when it says, for `patience` seconds at most, and stages whose connections
+        broke after a moment, as long as they are there: one that is down is in no chain by then."""
         now = asyncio.get_running_loop().time
-        until = now() + patience
+        until, until_unbroken = now() + patience, now() + min(patience, BROKEN_SECONDS)
         while True:
             try:
                 return await self.open()
@@ -58,6 +63,10 @@ class LaneSource:
                 if full.retry_after is None or now() + full.retry_after > until:
                     raise
                 await asyncio.sleep(full.retry_after)
+            except PeerLost as lost:
+                if now() > until_unbroken:
+                    raise unreachable(lost) from None
+                await asyncio.sleep(BROKEN_PAUSE_SECONDS)
 
     async def open(self, others: Collection[LaneLink] = (), *, disjoint: bool = False) -> LaneLink:
         """A lane on another chain than the `others` have, on other peers as far as there are, or, if `disjoint`, at all. Raises

@@ -297,6 +297,9 @@ class Swarm:
 
     async def _describe(self, address: Address, manifest_hash: str) -> Stage:
         try:
+            if address in self._round_trips.seconds():
+                with suppress(NoPeers):  # It answered before, so it may be only the connection that broke.
+                    return await self._stage(address, manifest_hash)
             return await self._stage(address, manifest_hash)
         except DsdError:
             self._round_trips.forget(address)

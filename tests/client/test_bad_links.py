@@ -6,15 +6,19 @@ Whatever a link does, what was committed is what the target says.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from benchmarks.links import Link
-from dsd_client import Client
-from dsd_core.errors import DsdError
+from dsd_client import Client, lane_source
+from dsd_client.swarm import Swarm
+from dsd_core.errors import DsdError, NoPeers
 from dsd_core.network.address import Address
-from tests.conftest import InProcessSwarm, TinyModel, eventually
+from dsd_core.network.seeds import Seeds
+from dsd_node import service
+from tests.conftest import CALLER, LAYERS, InProcessSwarm, TinyModel, eventually
 
 TOKENS = 40
 
@@ -85,3 +89,76 @@ async def test_a_broken_link_costs_no_token_its_truth(
     await eventually(lambda: two_stages.sessions == 0)
     again = await client.generate(prompt, max_new_tokens=8)
     assert again.token_ids == target.greedy(prompt, 8).token_ids
+
+
+@pytest.mark.parametrize("speculation", ["off", "streaming"])
+async def test_a_session_is_opened_again_whose_connection_breaks_meanwhile(
+    new_swarm: InProcessSwarm, target: TinyModel, drafter: TinyModel, prompt: list[int], speculation: str
+) -> None:
+    """There is no other chain, and nobody is down."""
+    node = await new_swarm.start(target, range(LAYERS))
+    reserve, breaks = node.engine.reserve, 3
+
+    async def break_and_reserve(slots: int) -> Any:
+        nonlocal breaks
+        if breaks:
+            breaks -= 1
+            link.reset()
+        return await reserve(slots)
+
+    node.engine.reserve = break_and_reserve  # type: ignore[method-assign]
+    async with (
+        Link(Address.parse(node.address)) as link,
+        Client([str(link.address)], str(target), str(drafter)) as client,
+    ):
+        result = await client.generate(prompt, max_new_tokens=TOKENS, speculation=speculation)
+        target.greedy(prompt, TOKENS).assert_same(result.token_ids)
+    assert not breaks
+    await new_swarm.is_free()
+
+
+async def test_a_session_that_breaks_whenever_it_is_opened_is_given_up(
+    new_swarm: InProcessSwarm, target: TinyModel, prompt: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane_source, "BROKEN_SECONDS", 0.5)
+    node = await new_swarm.start(target, range(LAYERS))
+    reserve = node.engine.reserve
+
+    async def break_and_reserve(slots: int) -> Any:
+        link.reset()
+        return await reserve(slots)
+
+    node.engine.reserve = break_and_reserve  # type: ignore[method-assign]
+    async with Link(Address.parse(node.address)) as link, Client([str(link.address)], str(target), "none") as client:
+        with pytest.raises(NoPeers, match="went away"):
+            await client.generate(prompt, max_new_tokens=TOKENS)
+    await new_swarm.is_free()
+
+
+async def test_who_has_answered_before_is_asked_again_if_its_connection_breaks(
+    new_swarm: InProcessSwarm, target: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await new_swarm.start(target, range(LAYERS))
+    breaks = 0
+
+    def versions_once_it_broke(*versions: int) -> Any:
+        nonlocal breaks
+        if breaks:
+            breaks -= 1
+            link.reset()
+        return versions_from_wire(*versions)
+
+    versions_from_wire = service.versions_from_wire
+    monkeypatch.setattr(service, "versions_from_wire", versions_once_it_broke)
+    async with Link(Address.parse(node.address)) as link:
+        swarm = Swarm(Seeds.parse([str(link.address)]), CALLER)
+        (stage,) = await swarm.chain(target.source.manifest_hash)
+        swarm.choose_anew()
+        breaks = 1
+        assert [again.peer for again in await swarm.chain(target.source.manifest_hash)] == [stage.peer]
+        assert not breaks
+        link.cut()
+        swarm.choose_anew()
+        with pytest.raises(NoPeers):
+            await swarm.chain(target.source.manifest_hash)
+        await swarm.close()

@@ -1,6 +1,7 @@
 """How a session opens: its first frame does not wait for that, and what could not be opened gives back what it has."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -106,3 +107,15 @@ async def test_a_session_whose_rule_cannot_be_found_gives_lane_and_drafter_back(
             await client.generate([5, 6], max_new_tokens=3, acceptance="adaptive")
     assert closed == ["ours"]
     await two_stages.is_free()
+
+
+async def test_an_answer_that_is_left_after_its_client_was_closed_ends_quietly(
+    two_stages: InProcessSwarm, target: TinyModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Client(two_stages.addresses, str(target), "none") as client:
+        answer = client.stream(PROMPT, max_new_tokens=20)
+        await anext(answer)
+    await answer.aclose()
+    await two_stages.is_free()
+    gc.collect()  # A task whose failure nobody heard says so when it goes.
+    assert not caplog.records

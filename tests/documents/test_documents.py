@@ -1,5 +1,7 @@
 """Every command of ours and every program in the documents is run; those that need a hub or a daemon are parsed."""
 
+import asyncio
+import io
 import os
 import re
 import shlex
@@ -7,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from importlib import import_module
 from itertools import dropwhile, takewhile
 from pathlib import Path
 
@@ -26,6 +29,8 @@ ELSEWHERE = {"ssh", "docker", "systemctl", "journalctl"}
 test_operations.py."""
 PROMPT = re.compile(r"^\w*\$ +(.*)$")
 CLIS = {"dsd-client": client_cli, "dsd-node": node_cli}
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+"""Several processes at a time are not to take the cores from each other."""
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -57,10 +62,18 @@ def test_command_exists(command: list[str], tmp_path: Path) -> None:
         to = arguments[-1].replace("~", str(tmp_path))
         subprocess.run([program, *arguments[:-1], to], cwd=ROOT, check=True)
     elif program == "python" and arguments[0] == "-m":
-        names = takewhile(lambda word: not word.startswith("-"), arguments[1:])
-        subprocess.run([sys.executable, "-m", *names, "--help"], cwd=ROOT, check=True, capture_output=True)
+        assert_benchmark(arguments[1:])
     else:
         assert program in ELSEWHERE, f"no test runs {command}"
+
+
+def assert_benchmark(words: list[str]) -> None:
+    """It is there, and knows its options: all that it objects to is one of ours."""
+    name = ".".join(takewhile(lambda word: not word.startswith("-"), words))
+    options = dropwhile(lambda word: not word.startswith("-"), words)
+    with redirect_stderr(io.StringIO()) as said, pytest.raises(SystemExit):
+        asyncio.run(import_module(name).main([*options, "--no-such-option"]))
+    assert "error: unrecognized arguments: --no-such-option\n" in said.getvalue()
 
 
 def test_paths_exist() -> None:
@@ -76,7 +89,7 @@ def nodes(starts: list[list[str]]) -> Iterator[None]:
     try:
         for number, start in enumerate(starts):
             command = [sys.executable, "-m", "dsd_node", *start[1:]]
-            environment = os.environ | {"XDG_DATA_HOME": f"{homes.name}/{number}"}
+            environment = ENVIRONMENT | {"XDG_DATA_HOME": f"{homes.name}/{number}"}
             node = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
             started.append(node)
             assert node.stderr is not None
@@ -106,7 +119,7 @@ def run_line(line: list[str], **environment: str) -> "subprocess.CompletedProces
     module, *arguments = line[0].replace("-", "_"), *line[1:]
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        env=os.environ | environment,
+        env=ENVIRONMENT | environment,
         input="/exit\n",
         capture_output=True,
         text=True,
@@ -123,7 +136,7 @@ def test_own_swarm_and_program() -> None:
             done = run_line(line)
             assert done.returncode == 0, done.stderr
             assert done.stdout.strip() or "chat" in line
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
 
@@ -162,7 +175,7 @@ def test_other_commands_of_ours_are_run(command: list[str], readmes_first_node: 
 def _starts_and_stops(line: list[str], environment: dict[str, str]) -> None:
     module, *arguments = line[0].replace("-", "_"), *line[1:]
     command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT | environment) as process:
         assert process.stderr is not None
         try:
             assert any("ready" in words for words in process.stderr)

@@ -12,7 +12,7 @@ from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.events import LaneDraining, VerdictsArrived
 from dsd_core.decoding.frames import ComputeTime, Frame, Verdict
 from dsd_core.decoding.ids import LaneId
-from dsd_core.errors import DsdError, PeerLost, ProtocolError, TimedOut
+from dsd_core.errors import DsdError, OutOfCapacity, PeerLost, ProtocolError, TimedOut
 from dsd_core.network.identity import public_bytes_of
 from dsd_core.network.status import error_of
 from dsd_core.network.stubs import stage_stub
@@ -26,6 +26,7 @@ OUTBOX_FRAMES = 4096
 """The frames of the longest prompt; a stage that leaves more unread has stopped reading."""
 
 
+Frames = grpc.aio.StreamUnaryCall[stage_pb2.StreamFramesRequest, stage_pb2.StreamFramesResponse]
 Verdicts = grpc.aio.UnaryStreamCall[stage_pb2.StreamVerdictsRequest, stage_pb2.StreamVerdictsResponse]
 LaneEvent = VerdictsArrived | LaneDraining
 
@@ -52,10 +53,10 @@ class LaneLink:
         self._vocab_size = stages[0].description.vocab_size
         requests = [_request(stages, index, self._session_id, rule, capacity) for index in range(len(stages))]
         self._opening = [_opening(*each) for each in zip(stages, requests, strict=True)]
-        self._frames = stage_stub(stages[0].channel).StreamFrames()
+        self._frames: Frames | None = None
+        """Begun by the first frame: a stage that refuses need not hear of any."""
         self._verdicts: Verdicts | None = None
         self._outbox: asyncio.Queue[Frame] = asyncio.Queue(OUTBOX_FRAMES)
-        self._greeted = False
 
     async def opened(self) -> Self:
         """Itself, once every stage has reserved its positions. Raises what the first to refuse said, and has closed it then."""
@@ -100,9 +101,9 @@ class LaneLink:
 
     async def _write(self, frame: Frame) -> None:
         request = stage_pb2.StreamFramesRequest(frame=frame_to_wire(frame, ComputeTime()))
-        if not self._greeted:
+        if self._frames is None:
+            self._frames = stage_stub(self.stages[0].channel).StreamFrames()
             request.session_id = self._session_id
-            self._greeted = True
         self.bytes_sent += request.ByteSize()
         try:
             async with asyncio.timeout(CALL_SECONDS):
@@ -142,15 +143,18 @@ class LaneLink:
             raise
 
     async def close(self) -> None:
-        """Give the memory of every stage back; a stage that cannot be reached notices the end of its stream."""
+        """Give the memory of every stage back that may have reserved some; one that cannot be reached notices the end of its
+        stream."""
         self.begun.set()
         # What is closed before it is open would open after that, and stay.
         await asyncio.wait(self._opening, timeout=CLOSE_SECONDS)
         for opening in self._opening:
             opening.cancel()
         await asyncio.gather(*self._opening, return_exceptions=True)
-        await _close(self.stages, self._session_id)
-        self._frames.cancel()
+        reserved = [stage for stage, opening in zip(self.stages, self._opening, strict=True) if not _is_full(opening)]
+        await _close(reserved, self._session_id)
+        if self._frames is not None:
+            self._frames.cancel()
         if self._verdicts is not None:
             self._verdicts.cancel()
 
@@ -159,8 +163,8 @@ class LaneLink:
 
     async def _reason(self, otherwise: DsdError | None = None) -> DsdError:
         """Why the lane ended. The stream of frames names the hop that failed, so it is heard first."""
-        if self._frames.cancelled():
-            return otherwise or PeerLost(f"the lane by {self.route[0]} was given up in the middle of a frame")
+        if self._frames is None or self._frames.cancelled():
+            return otherwise or PeerLost(f"the lane by {self.route[0]} was given up")
         try:
             async with asyncio.timeout(DETAIL_SECONDS):
                 await self._frames
@@ -199,6 +203,11 @@ def _opening(stage: Stage, request: stage_pb2.OpenSessionRequest) -> asyncio.Tas
             raise error_of(failure, f"the stage at {stage.address}") from None
 
     return asyncio.create_task(opened())
+
+
+def _is_full(opening: asyncio.Task[None]) -> bool:
+    """Whether a stage has refused: asking it for more only adds to what it has to do."""
+    return not opening.cancelled() and isinstance(opening.exception(), OutOfCapacity)
 
 
 async def _close(stages: Sequence[Stage], session_id: bytes) -> None:

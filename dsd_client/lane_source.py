@@ -36,6 +36,8 @@ class LaneSource:
         """The lane that was open first: the others compute in its dtype."""
         self._refused: dict[tuple[Address, ...], DsdError] = {}
         """What the stages said of a lane that was begun, and need not be asked again at once."""
+        self._last_tried: tuple[Stage, ...] = ()
+        """The chain that was chosen when none was left to try."""
         self._failed: dict[Address, float] = {}
         """When each was last part of a lane that failed."""
         self._next = LaneId(1)
@@ -63,20 +65,37 @@ class LaneSource:
                 if full.retry_after is None or now() + full.retry_after > until:
                     raise
                 await asyncio.sleep(full.retry_after)
+                if link := await self._opened(self._last_tried):
+                    return link
             except PeerLost as lost:
                 if now() > until_unbroken:
                     raise unreachable(lost) from None
                 await asyncio.sleep(BROKEN_PAUSE_SECONDS)
+
+    async def _opened(self, stages: tuple[Stage, ...]) -> LaneLink | None:
+        """A lane on stages that said when to come again. Who they are is not asked again: they are busy."""
+        if not stages:
+            return None
+        link = self._begin(stages)
+        try:
+            return await link.opened()
+        except DsdError as error:
+            if error.fault < Fault.PEER:
+                raise
+            self.lost(link, error)
+            return None
 
     async def open(self, others: Collection[LaneLink] = (), *, disjoint: bool = False) -> LaneLink:
         """A lane on another chain than the `others` have, on other peers as far as there are, or, if `disjoint`, at all. Raises
         what the first chain said once every chain worth trying has been tried."""
         tried: dict[tuple[Address, ...], DsdError] = {link.addresses: _taken(link) for link in others} | self._refused
         self._refused = {}
+        self._last_tried = ()
         while True:
             stages = await self._choose(others)
             addresses = tuple(stage.address for stage in stages)
             if addresses in tried:
+                self._last_tried = stages
                 raise tried[addresses]
             if disjoint and (shared := [link for link in others if set(addresses) & set(link.addresses)]):
                 raise _taken(shared[0])

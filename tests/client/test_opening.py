@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+from collections import Counter
 from typing import Any
 
 import pytest
 
-from dsd_client import Client
+from dsd_client import Client, lane_link
+from dsd_client.swarm import Swarm
 from dsd_core.errors import OutOfCapacity, UsageError
 from tests.conftest import LAYERS, InProcessNode, InProcessSwarm, TinyModel, eventually
 
@@ -61,6 +63,35 @@ async def test_a_chain_that_refuses_is_replaced(new_swarm: InProcessSwarm, targe
     (other,) = [node for node in new_swarm.nodes if node not in refused]
     assert served == {other.address}
     await new_swarm.is_free()
+
+
+async def test_a_full_node_is_asked_for_little(
+    new_swarm: InProcessSwarm, target: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refusing costs what those could have whom it serves: who it is is asked once each time, and nothing given back."""
+    node, refusals, calls = await new_swarm.start(target, range(LAYERS)), 5, Counter[str]()
+    reserve, describe, close = node.engine.reserve, Swarm._stage, lane_link._close
+
+    async def reserve_in_the_end(slots: int) -> Any:
+        calls["open"] += 1
+        if calls["open"] <= refusals:
+            raise OutOfCapacity("no memory left", retry_after=0.01)
+        return await reserve(slots)
+
+    async def counted_describe(*given: Any) -> Any:
+        calls["describe"] += 1
+        return await describe(*given)
+
+    async def counted_close(stages: Any, session_id: bytes) -> None:
+        calls["close"] += len(stages)
+        await close(stages, session_id)
+
+    node.engine.reserve = reserve_in_the_end  # type: ignore[method-assign]
+    monkeypatch.setattr(Swarm, "_stage", counted_describe)
+    monkeypatch.setattr(lane_link, "_close", counted_close)
+    async with Client(new_swarm.addresses, str(target), "none", audit=None) as client:
+        assert len((await client.generate(PROMPT, max_new_tokens=5)).token_ids) == 5
+    assert calls == {"open": refusals + 1, "describe": refusals + 1, "close": 1}
 
 
 async def test_who_gives_up_while_a_session_opens_leaves_nothing_behind(new_swarm: InProcessSwarm, target: TinyModel) -> None:

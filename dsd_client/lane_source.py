@@ -58,41 +58,32 @@ class LaneSource:
         broke after a moment, as long as they are there: one that is down is in no chain by then."""
         now = asyncio.get_running_loop().time
         until, until_unbroken = now() + patience, now() + min(patience, BROKEN_SECONDS)
+        appointment: tuple[Stage, ...] = ()
         while True:
             try:
-                return await self.open()
+                return await self.open(first=appointment)
             except OutOfCapacity as full:
                 if full.retry_after is None or now() + full.retry_after > until:
                     raise
                 await asyncio.sleep(full.retry_after)
-                if link := await self._opened(self._last_tried):
-                    return link
+                appointment = self._last_tried
             except PeerLost as lost:
                 if now() > until_unbroken:
                     raise unreachable(lost) from None
                 await asyncio.sleep(BROKEN_PAUSE_SECONDS)
+                appointment = ()
 
-    async def _opened(self, stages: tuple[Stage, ...]) -> LaneLink | None:
-        """A lane on stages that said when to come again. Who they are is not asked again: they are busy."""
-        if not stages:
-            return None
-        link = self._begin(stages)
-        try:
-            return await link.opened()
-        except DsdError as error:
-            if error.fault < Fault.PEER:
-                raise
-            self.lost(link, error)
-            return None
-
-    async def open(self, others: Collection[LaneLink] = (), *, disjoint: bool = False) -> LaneLink:
+    async def open(
+        self, others: Collection[LaneLink] = (), *, disjoint: bool = False, first: tuple[Stage, ...] = ()
+    ) -> LaneLink:
         """A lane on another chain than the `others` have, on other peers as far as there are, or, if `disjoint`, at all. Raises
-        what the first chain said once every chain worth trying has been tried."""
+        what the first chain said once every chain worth trying has been tried. The chain `first`, which said when to come back,
+        is asked before anybody is asked who there is."""
         tried: dict[tuple[Address, ...], DsdError] = {link.addresses: _taken(link) for link in others} | self._refused
         self._refused = {}
         self._last_tried = ()
         while True:
-            stages = await self._choose(others)
+            stages, first = first or await self._choose(others), ()
             addresses = tuple(stage.address for stage in stages)
             if addresses in tried:
                 self._last_tried = stages

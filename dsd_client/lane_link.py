@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn, Self
 
 import grpc.aio
@@ -211,11 +212,15 @@ def _is_full(opening: asyncio.Task[None]) -> bool:
 
 
 async def _close(stages: Sequence[Stage], session_id: bytes) -> None:
+    """Asked once more where the connection broke: it may have been broken before, and nobody was asked."""
+    request = stage_pb2.CloseSessionRequest(session_id=session_id)
+
     async def close(stage: Stage) -> None:
-        try:
-            request = stage_pb2.CloseSessionRequest(session_id=session_id)
-            await stage_stub(stage.channel).CloseSession(request, timeout=CLOSE_SECONDS)
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
-            pass  # It is gone, and the session with it; or, as where our channel is closed, it will see that the stream ended.
+        with suppress(grpc.aio.UsageError):  # Our channel is closed: the stage will see that the stream ended.
+            if await ask(stage) is grpc.StatusCode.UNAVAILABLE:
+                await ask(stage)  # If it is gone, the session is gone with it.
+
+    async def ask(stage: Stage) -> grpc.StatusCode:
+        return await stage_stub(stage.channel).CloseSession(request, timeout=CLOSE_SECONDS).code()
 
     await asyncio.gather(*map(close, stages))

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from benchmarks.links import Link
+from benchmarks.links import Link, Way
 from dsd_client import Client, lane_source
+from dsd_client.lane_source import LaneSource
 from dsd_client.swarm import Swarm
+from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.errors import DsdError, NoPeers
 from dsd_core.network.address import Address
 from dsd_core.network.seeds import Seeds
@@ -115,6 +118,27 @@ async def test_a_session_is_opened_again_whose_connection_breaks_meanwhile(
         target.greedy(prompt, TOKENS).assert_same(result.token_ids)
     assert not breaks
     await new_swarm.is_free()
+
+
+async def test_a_session_is_closed_though_the_connection_breaks_that_is_asked(
+    new_swarm: InProcessSwarm, target: TinyModel
+) -> None:
+    """No stream of frames has begun whose end would close it."""
+    node = await new_swarm.start(target, range(LAYERS))
+
+    def break_and_resume() -> None:
+        link.reset()
+        link.resume()
+
+    async with Link(Address.parse(node.address)) as link:
+        swarm = Swarm(Seeds.parse([str(link.address)]), CALLER)
+        lane = await LaneSource(swarm, target.source.manifest_hash, ChoiceRule(SamplingParams()), 16).open()
+        assert node.sessions == 1
+        link.black_hole(Way.THERE)
+        asyncio.get_running_loop().call_later(0.1, break_and_resume)
+        await lane.close()
+        assert node.sessions == 0
+        await swarm.close()
 
 
 async def test_a_session_that_breaks_whenever_it_is_opened_is_given_up(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from dsd_client.lane_link import LaneEvent, LaneLink
-from dsd_client.swarm import Stage
+from dsd_client.stage import Stage
 from dsd_core.decoding.choice.audit import AuditBook, Severity, blocks_of, near_cuts, positions_of, severity, severity_at_edge
 from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.choice.target import ChoiceRule

@@ -17,6 +17,7 @@ from typing import TypedDict, Unpack
 
 from dsd_client.answer import AnswerStream
 from dsd_client.auditing import Auditor
+from dsd_client.chain_choice import Wishes
 from dsd_client.conversation import Conversation
 from dsd_client.drafting import DrafterSource, NgramSource, SessionDrafter, load_drafter
 from dsd_client.lane_source import LaneSource
@@ -24,7 +25,9 @@ from dsd_client.peer_view import PeerView
 from dsd_client.relaxation import Asked, Relaxer
 from dsd_client.remote_drafter import SwarmSource
 from dsd_client.results import Chunk, Result
-from dsd_client.swarm import Stage, Swarm, Wishes
+from dsd_client.stage import Stage
+from dsd_client.survey import survey
+from dsd_client.swarm import Swarm
 from dsd_client.target_model import TargetModel
 from dsd_client.tracing import Traced
 from dsd_core import embedded
@@ -171,9 +174,9 @@ class Client:
         return self._target
 
     async def peers(self) -> list[PeerView]:
-        """Every peer that is known, asked just now."""
+        """Every peer of the model that is known, asked just now. Raises NoPeers if none was named and none is remembered."""
         assert self._swarm is not None
-        return await self._swarm.look(self.target.manifest_hash)
+        return list((await survey(self._swarm, self.target.manifest_hash)).peers)
 
     async def stream(
         self,

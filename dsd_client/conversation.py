@@ -14,7 +14,7 @@ from dsd_client.auditing import Auditor
 from dsd_client.drafting import SessionDrafter
 from dsd_client.lane_link import LaneLink
 from dsd_client.lane_source import LaneSource
-from dsd_client.swarm import Stage
+from dsd_client.stage import Stage
 from dsd_client.tracing import RequestTrace
 from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.events import (

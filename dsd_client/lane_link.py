@@ -8,7 +8,8 @@ from typing import NoReturn, Self
 
 import grpc.aio
 
-from dsd_client.swarm import CALL_SECONDS, Stage
+from dsd_client.stage import Stage
+from dsd_client.swarm import CALL_SECONDS
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.events import LaneDraining, VerdictsArrived
 from dsd_core.decoding.frames import ComputeTime, Frame, Verdict

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Collection
 
+from dsd_client.chain_choice import Wishes
 from dsd_client.lane_link import LaneLink
 from dsd_client.replanned_link import ReplannedLink
-from dsd_client.swarm import Stage, Swarm, Wishes
+from dsd_client.stage import Stage
+from dsd_client.swarm import Swarm
 from dsd_core.decoding.chains.routing import is_clearly_sooner
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.ids import LaneId

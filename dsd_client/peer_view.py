@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from dsd_core.errors import DsdError, Refused
+from dsd_client.stage import Stage
+from dsd_core.errors import DsdError, NoPeers, PeerLost, TimedOut
 from dsd_core.membership.record import PeerRecord, State
+from dsd_core.membership.ways import stage_seconds
 from dsd_core.network.address import Address
-from dsd_core.network.identity import PeerId
-from dsd_core.wire.hidden import dtype_from_wire
-from dsd_core.wire.v1 import stage_pb2
 
 UNREACHABLE, SUSPECTED, REFUSED = "unreachable", "suspected", "refused"
 
 
 @dataclass(frozen=True, slots=True)
 class PeerView:
-    """One peer. None is what the client does not know."""
+    """One peer. None is what nobody has said, or measured."""
 
     address: str
     state: str
@@ -30,71 +30,67 @@ class PeerView:
     """Of the whole model."""
     dtype: str | None = None
     round_trip_seconds: float | None = None
+    frame_seconds: float | None = None
+    """What a frame takes there."""
     tokens_per_second: float | None = None
     """That it could compute one by one, by its own clock."""
     free_positions: int | None = None
     total_positions: int | None = None
+    in_route: bool = False
+    """Whether a session would go through it now."""
     problem: str | None = None
 
     @classmethod
     def of(
         cls,
         address: Address,
-        peer: PeerId,
-        said: stage_pb2.DescribeResponse,
-        round_trip: float,
+        answer: Stage | DsdError,
         record: PeerRecord | None,
+        *,
+        in_route: bool = False,
+        is_suspected: bool = False,
     ) -> "PeerView":
-        """A peer that described itself just now."""
-        capacity = record.capacity if record else None
-        seconds = capacity.frame_seconds + capacity.node_seconds if capacity else 0.0
-        return cls(
-            address=str(address),
-            state=_stated(said, record).value,
-            peer_id=peer,
-            model=said.model,
-            layers=(said.first_layer, said.end_layer),
-            num_layers=said.num_layers,
-            dtype=dtype_from_wire(said.dtype).value,
-            round_trip_seconds=round_trip,
-            tokens_per_second=1 / seconds if seconds else None,
-            free_positions=capacity.free_positions if capacity else None,
-            total_positions=capacity.total_positions if capacity else None,
-        )
-
-    @classmethod
-    def absent(
-        cls, address: Address, error: DsdError, record: PeerRecord | None, *, is_suspected: bool = False
-    ) -> "PeerView":
-        """A peer that did not describe itself, or not as one that we can use."""
-        state = _absent_state(error, record, is_suspected)
-        if record is None:
-            return cls(str(address), state, problem=str(error))
-        span = record.holding.span
-        return cls(
-            str(address),
-            state,
-            peer_id=record.peer,
-            model=record.holding.model,
-            layers=(span.start, span.stop),
-            num_layers=record.holding.num_layers,
-            dtype=record.holding.dtype,
-            problem=str(error),
-        )
+        """By what it has answered, and by its record where there is one. What it says now counts for more than what it said to
+        all."""
+        stated = {} if record is None else _stated(record)
+        if isinstance(answer, Stage):
+            state = State.DRAINING if answer.description.draining else record.state if record else State.SERVING
+            return cls(str(address), state.value, in_route=in_route, **(stated | _described(answer)))
+        return cls(str(address), _absent_state(answer, record, is_suspected), problem=str(answer), **stated)
 
 
-def _stated(said: stage_pb2.DescribeResponse, record: PeerRecord | None) -> State:
-    """What it says now counts for more than what it said to all."""
-    if said.draining:
-        return State.DRAINING
-    return record.state if record else State.SERVING
+def _described(stage: Stage) -> dict[str, Any]:
+    return {
+        "peer_id": stage.peer,
+        "model": stage.description.model,
+        "layers": (stage.span.start, stage.span.stop),
+        "num_layers": stage.description.num_layers,
+        "dtype": stage.dtype.value,
+        "round_trip_seconds": stage.round_trip,
+    }
 
 
-def _absent_state(error: DsdError, record: PeerRecord | None, is_suspected: bool) -> str:
-    """One that loads refuses to describe itself."""
-    if isinstance(error, Refused):
-        return REFUSED if record is None or record.state is State.SERVING else record.state.value
-    return SUSPECTED if is_suspected else UNREACHABLE
+def _stated(record: PeerRecord) -> dict[str, Any]:
+    holding, capacity = record.holding, record.capacity
+    seconds = capacity.frame_seconds + capacity.node_seconds
+    return {
+        "peer_id": record.peer,
+        "model": holding.model,
+        "layers": (holding.span.start, holding.span.stop),
+        "num_layers": holding.num_layers,
+        "dtype": holding.dtype,
+        "frame_seconds": stage_seconds(record) or None,
+        "tokens_per_second": 1 / seconds if seconds else None,
+        "free_positions": capacity.free_positions,
+        "total_positions": capacity.total_positions,
+    }
+
+
+def _absent_state(failure: DsdError, record: PeerRecord | None, is_suspected: bool) -> str:
+    """Of a peer that does not describe itself. One that loads refuses to."""
+    if isinstance(failure, PeerLost | NoPeers | TimedOut):
+        return SUSPECTED if is_suspected else UNREACHABLE
+    return REFUSED if record is None or record.state is State.SERVING else record.state.value
 
 
 def coverage(peers: Sequence[PeerView]) -> list[int]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from dsd_client.chain_choice import links_of
 from dsd_client.drafting import SessionDrafter
-from dsd_client.swarm import Stage, Swarm, links_of
+from dsd_client.stage import Stage
+from dsd_client.swarm import Swarm
 from dsd_client.target_model import TargetModel
 from dsd_core.decoding.chains.routing import Links
 from dsd_core.decoding.choice.acceptance import (

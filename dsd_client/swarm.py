@@ -6,19 +6,19 @@ import math
 import random
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import grpc.aio
 
+from dsd_client.chain_choice import ANY, Wishes, chain_of, links_of
 from dsd_client.peer_list import PeerList, few_of_each_span, list_drafters, list_stages, require_true
-from dsd_client.peer_view import PeerView
 from dsd_client.remote_drafter import DrafterPeer
+from dsd_client.stage import Stage, require_model, require_sense
 from dsd_core.decoding.chains.round_trips import RoundTrips
-from dsd_core.decoding.chains.routing import Links, Offer, chain, traversal_seconds
-from dsd_core.errors import DsdError, NoPeers, NotCovered, ProtocolError, Refused, StorageFull, UsageError
+from dsd_core.decoding.chains.routing import traversal_seconds
+from dsd_core.errors import DsdError, NoPeers, Refused, StorageFull, UsageError
 from dsd_core.membership.record import PeerRecord, State
-from dsd_core.membership.ways import has_room, stage_seconds, stated_round_trips
 from dsd_core.network.address import Address
 from dsd_core.network.banned_peers import BannedPeers
 from dsd_core.network.identity import PeerId
@@ -28,9 +28,7 @@ from dsd_core.network.status import error_of, unreachable
 from dsd_core.network.stubs import stage_stub
 from dsd_core.network.transport import Secure, Transport
 from dsd_core.wire import VERSIONS
-from dsd_core.wire.hidden import DType, dtype_from_wire
 from dsd_core.wire.v1 import stage_pb2
-from dsd_core.wire.versions import versions_from_wire
 
 log = logging.getLogger(__name__)
 
@@ -43,58 +41,6 @@ ASKED = 3
 """Peers are asked at once whom they know, as some may be gone or frozen."""
 SOON_SECONDS = 1.0
 """How long a peer that may not be needed is waited for."""
-FAILED_SECONDS, SERVING_SECONDS = 1000.0, 30.0
-"""A detour so long is better than a stage that has just failed, or than to depend on one stage twice."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A peer that holds a span, as it described itself."""
-
-    address: Address
-    peer: PeerId
-    channel: grpc.aio.Channel
-    description: stage_pb2.DescribeResponse
-    round_trip: float
-    """Seconds that its answer takes, of late."""
-    record: PeerRecord | None = None
-    """What it says of itself to the swarm, where we were told."""
-
-    @property
-    def span(self) -> range:
-        return range(self.description.first_layer, self.description.end_layer)
-
-    @property
-    def dtype(self) -> DType:
-        return dtype_from_wire(self.description.dtype)
-
-    @property
-    def offer(self) -> Offer:
-        if self.record is None:
-            return Offer(self.span)
-        return Offer(self.span, seconds=stage_seconds(self.record), is_full=not has_room(self.record))
-
-    def __hash__(self) -> int:
-        return hash(self.address)
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a chain should be like. Stages that `failed`, or serve already, are taken only where there are no others."""
-
-    dtype: DType | None = None
-    failed: frozenset[Address] = frozenset()
-    serving: frozenset[Address] = frozenset()
-
-    def allow(self, stage: Stage) -> bool:
-        return self.dtype in (None, stage.dtype) and not stage.description.draining
-
-    def offer(self, stage: Stage) -> Offer:
-        drawback = FAILED_SECONDS if stage.address in self.failed else SERVING_SECONDS if stage.address in self.serving else 0.0
-        return replace(stage.offer, seconds=stage.offer.seconds + drawback)
-
-
-ANY = Wishes()
 
 
 class Swarm:
@@ -159,11 +105,6 @@ class Swarm:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
 
-    async def look(self, manifest_hash: str) -> list[PeerView]:
-        """What every known peer says of itself, or why it does not."""
-        await self._look_around(manifest_hash)
-        return await asyncio.gather(*(self._view(address, manifest_hash) for address in self._all_peers()))
-
     async def drafters(self, vocabulary_hash: str) -> list[DrafterPeer]:
         """The peers that draft in a vocabulary, in no order. Peers that do not answer do not draft."""
         found = await _first_answer([self._drafters_at(address) for address in self._some_peers()]) or []
@@ -199,8 +140,7 @@ class Swarm:
     ) -> tuple[Mapping[Address, PeerRecord], Mapping[Address, Stage | DsdError]]:
         """All that the peers of a model say of themselves, and what each answers, or why it does not. Raises NoPeers."""
         self._require_peers()
-        found = await _first_answer([self._stages_at(address, manifest_hash) for address in self._some_peers()])
-        self._take(found or PeerList())
+        await self._look_around(manifest_hash)
         addresses = self._all_peers()
         answers = await asyncio.gather(*(self._answer_of(address, manifest_hash) for address in addresses))
         return self._aside | self._records, dict(zip(addresses, answers, strict=True))
@@ -268,9 +208,6 @@ class Swarm:
     def _all_peers(self) -> list[Address]:
         return list(self._peers | self._aside)
 
-    def _record_of(self, address: Address) -> PeerRecord | None:
-        return self._records.get(address) or self._aside.get(address)
-
     def _may_be_at(self, record: PeerRecord) -> bool:
         return self._peer_at(record.addresses[0]) in (None, record.peer)
 
@@ -287,13 +224,6 @@ class Swarm:
             log.warning("%s", error)
 
     # -- what they are -------------------------------------------------------------------------------------------------
-
-    async def _view(self, address: Address, manifest_hash: str) -> PeerView:
-        try:
-            stage = await self._describe(address, manifest_hash)
-        except DsdError as error:
-            return PeerView.absent(address, error, self._record_of(address), is_suspected=self.is_suspected(address))
-        return PeerView.of(address, stage.peer, stage.description, stage.round_trip, self._record_of(address))
 
     async def _describe(self, address: Address, manifest_hash: str) -> Stage:
         try:
@@ -313,7 +243,7 @@ class Swarm:
         failures = [failure for task in answered if (failure := task.exception()) is not None]
         failures += [_ban(stage, self._banned.reason(stage.peer)) for stage in described if stage.peer in self._banned]
         failures += [_leaving(stage) for stage in stages if stage.description.draining]
-        route = _route(stages, failures, wishes)
+        route = chain_of(stages, failures, wishes)
         for reason in {str(failure) for failure in failures} - self._left_out:
             log.info("left out: %s", reason)
             self._left_out.add(reason)
@@ -328,10 +258,10 @@ class Swarm:
         except grpc.aio.AioRpcError as failure:
             raise unreachable(error_of(failure, f"the peer at {address}")) from None
         self._round_trips.add(address, asyncio.get_running_loop().time() - asked_at)
-        _require_sense(description, address)
+        require_sense(description, address)
         if address in self._records:
             require_true(self._records[address], description)
-        _require_model(description, address, manifest_hash)
+        require_model(description, address, manifest_hash)
         return Stage(address, peer, channel, description, self._round_trips.seconds()[address], self._records.get(address))
 
     async def _describe_drafter(self, address: Address, peer: PeerId | None) -> DrafterPeer:
@@ -377,31 +307,6 @@ async def _first_answer(asking: Sequence[Coroutine[object, object, Found]]) -> F
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _require_sense(said: stage_pb2.DescribeResponse, address: Address) -> None:
-    """Raises ProtocolError for a description that no honest stage gives, Refused for one in another protocol."""
-    theirs = versions_from_wire(said.protocol_version, said.oldest_protocol_version)
-    VERSIONS.agree(theirs, peer=f"the peer at {address}")
-    dtype_from_wire(said.dtype)
-    has_layers = said.first_layer < said.end_layer <= said.num_layers
-    if not (has_layers and said.hidden_size and said.vocab_size and said.max_positions):
-        raise ProtocolError(f"the peer at {address} describes a stage that cannot be; join another")
-
-
-def _route(stages: Sequence[Stage], failures: Sequence[BaseException], wishes: Wishes) -> tuple[Stage, ...]:
-    """Peers that do not answer are done without, unless they may be what is missing: then the first's error is raised."""
-    offers = {stage: wishes.offer(stage) for stage in stages if wishes.allow(stage)}
-    if not offers:
-        raise failures[0] if failures else NoPeers("no peer has answered; check that one is running")
-    try:
-        route = chain(offers, stages[0].description.num_layers, links_of(stages))
-    except NotCovered:
-        if failures:
-            raise failures[0] from None
-        raise
-    _require_one_dtype(route)
-    return route
-
-
 def _ban(stage: Stage, why: str) -> Refused:
     because = f" ({why})" if why else ""
     return Refused(
@@ -409,31 +314,5 @@ def _ban(stage: Stage, why: str) -> Refused:
     )
 
 
-def chain_of(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """The stages that a session would take now. Raises NoPeers, NotCovered or Refused."""
-    return _route(stages, [], ANY)
-
-
 def _leaving(stage: Stage) -> Refused:
     return Refused(f"the peer at {stage.address} is being shut down; join another")
-
-
-def links_of(stages: Sequence[Stage]) -> Links[Stage]:
-    """As far as we, and they, have measured them."""
-    stated = stated_round_trips({stage: stage.record for stage in stages if stage.record is not None})
-    return Links({stage: stage.round_trip for stage in stages}, stated)
-
-
-def _require_model(said: stage_pb2.DescribeResponse, address: Address, manifest_hash: str) -> None:
-    if said.manifest_hash.hex() != manifest_hash:
-        raise Refused(
-            f"the peer at {address} serves another model, {said.model!r}; "
-            "name that one with --model, or join peers that serve yours"
-        )
-
-
-def _require_one_dtype(stages: Sequence[Stage]) -> None:
-    dtypes = {stage.dtype: stage for stage in stages}
-    if len(dtypes) > 1:
-        named = ", ".join(f"{stage.address} {dtype.value}" for dtype, stage in dtypes.items())
-        raise Refused(f"the stages compute in different types ({named}); start them with one --dtype")

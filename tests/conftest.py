@@ -35,6 +35,8 @@ from dsd_node.metrics import Metrics
 from dsd_node.quotas import Limits, Quotas
 from dsd_node.service import StageService, limits_of
 
+os.environ["OMP_NUM_THREADS"] = "1"  # of whatever tests start: processes are not to take the cores from each other
+
 LAYERS = 4
 POSITIONS = 512
 END = "<|end|>"

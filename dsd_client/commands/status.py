@@ -3,15 +3,18 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from dsd_client.survey import SeenPeer, Survey, survey
+from dsd_client.peer_view import PeerView
+from dsd_client.survey import Survey, survey
 from dsd_client.swarm import Swarm
 from dsd_core import embedded
-from dsd_core.model.source import resolve
+from dsd_core.model.source import ModelSource, resolve
 from dsd_core.network.last_swarm import LastSwarm
 from dsd_core.network.seeds import Seeds
 from dsd_core.network.transport import transport
@@ -24,18 +27,28 @@ async def status(join: Sequence[str], model: str | None, data_dir: Path, *, inse
     seeds = Seeds.parse(join) if join else Seeds.of(last.read())
     swarm = Swarm(seeds, transport(data_dir, insecure_loopback=insecure_loopback, secret=seeds.secret), last)
     try:
-        found = await survey(swarm, source.name, source.manifest_hash, source.num_layers)
+        found = await survey(swarm, source.manifest_hash)
     finally:
         await swarm.close()
     if as_json:
-        print(json.dumps(found.as_json()), flush=True)
+        print(json.dumps(_as_json(source, found)), flush=True)
     else:
-        _show(found)
+        _show(source, found)
     if found.problem is not None:
         raise found.problem
 
 
-def _show(found: Survey) -> None:
+def _as_json(source: ModelSource, found: Survey) -> dict[str, Any]:
+    return {
+        "model": source.name,
+        "num_layers": source.num_layers,
+        "covered": found.problem is None,
+        "problem": str(found.problem) if found.problem else None,
+        "peers": [asdict(peer) for peer in found.peers],
+    }
+
+
+def _show(source: ModelSource, found: Survey) -> None:
     console = Console()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("layers", "address", "state", "round trip", "frame", "room", "dtype", "peer"):
@@ -45,10 +58,10 @@ def _show(found: Survey) -> None:
     console.print(table)
     if found.problem is None:
         names = " -> ".join(peer.address for peer in found.peers if peer.in_route)
-        console.print(f"all {found.num_layers} layers of {found.model} are covered: {names}", soft_wrap=True)
+        console.print(f"all {source.num_layers} layers of {source.name} are covered: {names}", soft_wrap=True)
 
 
-def _row(peer: SeenPeer) -> tuple[str, ...]:
+def _row(peer: PeerView) -> tuple[str, ...]:
     layers = f"{peer.layers[0]}:{peer.layers[1]}" if peer.layers else "?"
     room = f"{peer.free_positions} of {peer.total_positions}" if peer.total_positions else ""
     times = (_milliseconds(peer.round_trip_seconds), _milliseconds(peer.frame_seconds))

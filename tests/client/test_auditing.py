@@ -65,7 +65,7 @@ async def answer_at(client: Client, node: InProcessNode, nodes: Sequence[InProce
     choose = swarm.chain
 
     async def choose_that(manifest_hash: str, wishes: Any = None) -> Any:
-        from dsd_client.swarm import Wishes
+        from dsd_client.chain_choice import Wishes
         from dsd_core.network.address import Address
 
         avoided = frozenset(map(Address.parse, others))

@@ -9,7 +9,9 @@ import pytest
 
 from benchmarks.links import Link
 from dsd_client import Client, replanned_link, swarm
-from dsd_client.swarm import Stage, Swarm, Wishes, links_of
+from dsd_client.chain_choice import Wishes, links_of
+from dsd_client.stage import Stage
+from dsd_client.swarm import Swarm
 from dsd_core.decoding.chains.round_trips import REMEMBERED
 from dsd_core.decoding.chains.routing import chain
 from dsd_core.membership.ids import handle_of

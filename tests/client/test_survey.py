@@ -54,7 +54,7 @@ async def test_a_model_that_is_covered(
         assert 0 < peer["round_trip_seconds"] < 10
 
 
-async def test_who_drains_and_who_is_silent(
+async def test_who_drains_and_who_is_unreachable(
     members: Members, target: TinyModel, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     first = await members.start(range(2))
@@ -63,7 +63,7 @@ async def test_who_drains_and_who_is_silent(
     nobody = f"127.0.0.1:{free_port()}"
     found = await seen(target, [first.address, nobody], capsys, tmp_path)
     assert {peer["address"]: peer["state"] for peer in found["peers"]} == {
-        first.address: "serving", draining.address: "draining", nobody: "silent"
+        first.address: "serving", draining.address: "draining", nobody: "unreachable"
     }  # fmt: skip
     assert "layer 2" in found["problem"]
 

@@ -29,8 +29,6 @@ ELSEWHERE = {"ssh", "docker", "systemctl", "journalctl"}
 test_operations.py."""
 PROMPT = re.compile(r"^\w*\$ +(.*)$")
 CLIS = {"dsd-client": client_cli, "dsd-node": node_cli}
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-"""Several processes at a time are not to take the cores from each other."""
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -89,7 +87,7 @@ def nodes(starts: list[list[str]]) -> Iterator[None]:
     try:
         for number, start in enumerate(starts):
             command = [sys.executable, "-m", "dsd_node", *start[1:]]
-            environment = ENVIRONMENT | {"XDG_DATA_HOME": f"{homes.name}/{number}"}
+            environment = os.environ | {"XDG_DATA_HOME": f"{homes.name}/{number}"}
             node = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
             started.append(node)
             assert node.stderr is not None
@@ -119,7 +117,7 @@ def run_line(line: list[str], **environment: str) -> "subprocess.CompletedProces
     module, *arguments = line[0].replace("-", "_"), *line[1:]
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        env=ENVIRONMENT | environment,
+        env=os.environ | environment,
         input="/exit\n",
         capture_output=True,
         text=True,
@@ -136,7 +134,7 @@ def test_own_swarm_and_program() -> None:
             done = run_line(line)
             assert done.returncode == 0, done.stderr
             assert done.stdout.strip() or "chat" in line
-        done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
 
@@ -175,7 +173,7 @@ def test_other_commands_of_ours_are_run(command: list[str], readmes_first_node: 
 def _starts_and_stops(line: list[str], environment: dict[str, str]) -> None:
     module, *arguments = line[0].replace("-", "_"), *line[1:]
     command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT | environment) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment) as process:
         assert process.stderr is not None
         try:
             assert any("ready" in words for words in process.stderr)

@@ -47,7 +47,7 @@ class Commands:
 
     def start(self, program: str, *arguments: str, **options: object) -> subprocess.Popen[str]:
         given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        environment = os.environ | {MARK: self.mark, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+        environment = os.environ | {MARK: self.mark, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
         environment |= {"XDG_DATA_HOME": str(self.data_home)}
         command = [sys.executable, "-m", program.replace("-", "_"), *arguments]
         process = subprocess.Popen(command, **given | {"env": environment} | options)  # type: ignore[call-overload]

@@ -34,7 +34,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-c", IN_A_TERMINAL, sys.executable, "-m", "dsd_client", "chat", *arguments],
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            env=os.environ | {"TERM": kind, "OMP_NUM_THREADS": "1", "PROMPT_TOOLKIT_NO_CPR": "1"} | environment,
+            env=os.environ | {"TERM": kind, "PROMPT_TOOLKIT_NO_CPR": "1"} | environment,
         )  # fmt: skip
         os.close(slave)
         self._unread = ""

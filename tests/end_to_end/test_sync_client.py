@@ -147,4 +147,4 @@ def test_a_swarm_that_is_interrupted_while_it_starts(commands: Commands, target:
 
 
 def _environment(commands: Commands) -> dict[str, str]:
-    return os.environ | {MARK: commands.mark, "OMP_NUM_THREADS": "1"}
+    return os.environ | {MARK: commands.mark}

@@ -15,7 +15,6 @@ from dsd_core import embedded
 
 ROOT = Path(__file__).parents[2]
 ASK_A_GATEWAY = {"openai_client.py", "chain.py"}
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -29,7 +28,7 @@ def gateway(nodes: LocalSwarm) -> Iterator[str]:
     """Its URL."""
     joins = [word for join in nodes.joins for word in ("--join", join)]
     command = [sys.executable, "-m", "dsd_client", "serve", *joins, "--port", "0", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield json.loads(process.stdout.readline())["url"]
@@ -42,7 +41,7 @@ def test_example(nodes: LocalSwarm, gateway: str, name: str) -> None:
     arguments = [gateway] if name in ASK_A_GATEWAY else nodes.joins
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / name), *arguments],
-        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=120,

@@ -52,7 +52,7 @@ async def start_node(hub: Hub, home: Path, *, max_file_bytes: int | None = None)
         "--data-dir", f"{home}-data",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=os.environ | {"HF_ENDPOINT": hub.address, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"HF_ENDPOINT": hub.address, "HF_HOME": str(home)},
     )  # fmt: skip
     if max_file_bytes is not None:
         resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (max_file_bytes, resource.RLIM_INFINITY))

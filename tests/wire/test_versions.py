@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsd_client import Client
+from dsd_client import stage as client_stage
 from dsd_client import swarm as client_swarm
 from dsd_core.errors import Refused
 from dsd_core.wire.versions import Versions, versions_from_wire
@@ -48,7 +49,8 @@ async def test_every_release_with_every_other(
 ) -> None:
     node = await new_swarm.start(target, range(LAYERS))
     monkeypatch.setattr(service, "VERSIONS", theirs)
-    monkeypatch.setattr(client_swarm, "VERSIONS", ours)
+    for module in (client_swarm, client_stage):
+        monkeypatch.setattr(module, "VERSIONS", ours)
     client = Client([node.address], str(target), "none")
     if {ours.newest, theirs.newest} <= {1, 2} or ours == theirs:
         async with client:

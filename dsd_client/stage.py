@@ -1,0 +1,66 @@
+"""A peer that holds a span of the model, and what it must not say."""
+
+from dataclasses import dataclass
+
+import grpc.aio
+
+from dsd_core.decoding.chains.routing import Offer
+from dsd_core.errors import ProtocolError, Refused
+from dsd_core.membership.record import PeerRecord
+from dsd_core.membership.ways import has_room, stage_seconds
+from dsd_core.network.address import Address
+from dsd_core.network.identity import PeerId
+from dsd_core.wire import VERSIONS
+from dsd_core.wire.hidden import DType, dtype_from_wire
+from dsd_core.wire.v1 import stage_pb2
+from dsd_core.wire.versions import versions_from_wire
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A peer that holds a span, as it described itself."""
+
+    address: Address
+    peer: PeerId
+    channel: grpc.aio.Channel
+    description: stage_pb2.DescribeResponse
+    round_trip: float
+    """Seconds that its answer takes, of late."""
+    record: PeerRecord | None = None
+    """What it says of itself to the swarm, where we were told."""
+
+    @property
+    def span(self) -> range:
+        return range(self.description.first_layer, self.description.end_layer)
+
+    @property
+    def dtype(self) -> DType:
+        return dtype_from_wire(self.description.dtype)
+
+    @property
+    def offer(self) -> Offer:
+        if self.record is None:
+            return Offer(self.span)
+        return Offer(self.span, seconds=stage_seconds(self.record), is_full=not has_room(self.record))
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
+
+def require_sense(said: stage_pb2.DescribeResponse, address: Address) -> None:
+    """Raises ProtocolError for a description that no honest stage gives, Refused for one in another protocol."""
+    theirs = versions_from_wire(said.protocol_version, said.oldest_protocol_version)
+    VERSIONS.agree(theirs, peer=f"the peer at {address}")
+    dtype_from_wire(said.dtype)
+    has_layers = said.first_layer < said.end_layer <= said.num_layers
+    if not (has_layers and said.hidden_size and said.vocab_size and said.max_positions):
+        raise ProtocolError(f"the peer at {address} describes a stage that cannot be; join another")
+
+
+def require_model(said: stage_pb2.DescribeResponse, address: Address, manifest_hash: str) -> None:
+    """Raises Refused for a stage of another model."""
+    if said.manifest_hash.hex() != manifest_hash:
+        raise Refused(
+            f"the peer at {address} serves another model, {said.model!r}; "
+            "name that one with --model, or join peers that serve yours"
+        )

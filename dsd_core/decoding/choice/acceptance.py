@@ -27,9 +27,10 @@ TOLERANCE_NATS = 1.0
 """The most that adaptive acceptance tolerates, unless something else is asked for."""
 LATE_WINDOW = 3
 """Positions that must match after what the late rule forgives."""
-STRICT_BELOW = 8.0
-LAX_ABOVE = 24.0
-"""Draft steps that fit into the network's share of a round trip: a LAN's fit in few, and there λ is 0."""
+STRICT_BELOW = 2.0
+LAX_ABOVE = 8.0
+"""Draft steps that fit into the network's share of a round trip, which is what a miss costs in them. On a LAN they are fewer
+than two, and λ is 0; at eight, with five drafts of six right, to forgive a third of the misses makes a token a fifth sooner."""
 
 
 @dataclass(frozen=True, slots=True)

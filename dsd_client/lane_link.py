@@ -15,6 +15,7 @@ from dsd_core.decoding.events import LaneDraining, VerdictsArrived
 from dsd_core.decoding.frames import ComputeTime, Frame, Verdict
 from dsd_core.decoding.ids import LaneId
 from dsd_core.errors import DsdError, OutOfCapacity, PeerLost, ProtocolError, TimedOut
+from dsd_core.network.channels import break_noticed
 from dsd_core.network.identity import public_bytes_of
 from dsd_core.network.status import error_of
 from dsd_core.network.stubs import stage_stub
@@ -219,6 +220,7 @@ async def _close(stages: Sequence[Stage], session_id: bytes) -> None:
     async def close(stage: Stage) -> None:
         with suppress(grpc.aio.UsageError):  # Our channel is closed: the stage will see that the stream ended.
             if await ask(stage) is grpc.StatusCode.UNAVAILABLE:
+                await break_noticed(stage.channel)
                 await ask(stage)  # If it is gone, the session is gone with it.
 
     async def ask(stage: Stage) -> grpc.StatusCode:

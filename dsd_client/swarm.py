@@ -21,6 +21,7 @@ from dsd_core.errors import DsdError, NoPeers, Refused, StorageFull, UsageError
 from dsd_core.membership.record import PeerRecord, State
 from dsd_core.network.address import Address
 from dsd_core.network.banned_peers import BannedPeers
+from dsd_core.network.channels import break_noticed
 from dsd_core.network.identity import PeerId
 from dsd_core.network.last_swarm import LastSwarm
 from dsd_core.network.seeds import Seeds
@@ -228,8 +229,10 @@ class Swarm:
     async def _describe(self, address: Address, manifest_hash: str) -> Stage:
         try:
             if address in self._round_trips.seconds():
+                _, channel = await self._channel(address)
                 with suppress(NoPeers):  # It answered before, so it may be only the connection that broke.
                     return await self._stage(address, manifest_hash)
+                await break_noticed(channel)
             return await self._stage(address, manifest_hash)
         except DsdError:
             self._round_trips.forget(address)

@@ -1,5 +1,10 @@
 """How gRPC is set up here. Each value was measured; several names are silently ignored when misspelt."""
 
+import asyncio
+from contextlib import suppress
+
+import grpc
+
 Options = list[tuple[str, int]]
 
 # Without ping_timeout_ms a frozen peer is noticed after a minute, whatever keepalive_timeout_ms says.
@@ -41,3 +46,13 @@ CLIENT_OPTIONS: Options = [
     ("grpc.max_reconnect_backoff_ms", 5_000),
     ("grpc.use_local_subchannel_pool", 1),
 ]
+
+NOTICE_SECONDS = 0.1
+
+
+async def break_noticed(channel: grpc.aio.Channel) -> None:
+    """To be awaited between a call whose connection broke and the next: a call hears of that before its channel does,
+    which would give the next one the same broken connection."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(NOTICE_SECONDS):
+            await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)

@@ -20,8 +20,9 @@ from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.errors import DsdError, NoPeers
 from dsd_core.network.address import Address
 from dsd_core.network.seeds import Seeds
+from dsd_core.network.transport import Secure
 from dsd_node import service
-from tests.conftest import CALLER, LAYERS, InProcessSwarm, TinyModel, eventually
+from tests.conftest import LAYERS, InProcessSwarm, TinyModel, eventually
 
 TOKENS = 40
 
@@ -131,7 +132,7 @@ async def test_a_session_is_closed_though_the_connection_breaks_that_is_asked(
         link.resume()
 
     async with Link(Address.parse(node.address)) as link:
-        swarm = Swarm(Seeds.parse([str(link.address)]), CALLER)
+        swarm = Swarm(Seeds.parse([str(link.address)]), Secure.kept_in(None))
         lane = await LaneSource(swarm, target.source.manifest_hash, ChoiceRule(SamplingParams()), 16).open()
         assert node.sessions == 1
         link.black_hole(Way.THERE)
@@ -175,7 +176,7 @@ async def test_who_has_answered_before_is_asked_again_if_its_connection_breaks(
     versions_from_wire = service.versions_from_wire
     monkeypatch.setattr(service, "versions_from_wire", versions_once_it_broke)
     async with Link(Address.parse(node.address)) as link:
-        swarm = Swarm(Seeds.parse([str(link.address)]), CALLER)
+        swarm = Swarm(Seeds.parse([str(link.address)]), Secure.kept_in(None))
         (stage,) = await swarm.chain(target.source.manifest_hash)
         swarm.choose_anew()
         breaks = 1

@@ -49,6 +49,8 @@ EVENTS = 256
 """How many may wait; a lane that sends more has to wait itself."""
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 2.0
 """Between attempts to find a lane: at first, and in the long run."""
+NEAR_SECONDS = 0.005
+"""Stages that all answer sooner may compute on this machine."""
 
 
 class Conversation:
@@ -82,8 +84,8 @@ class Conversation:
         self._auditor = auditor
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(EVENTS)
         self._links: dict[LaneId, LaneLink] = {link.lane: link}
-        self._begun = link.begun
-        """The first lane's first frame is out."""
+        self._may_draft = link.answered if _is_near(link.stages) else link.begun
+        """On one machine, a drafter that reads keeps the prompt from the target, and there is no latency to hide yet."""
         self._closed_links_bytes = (0, 0)
         self._opening = asyncio.Lock()
         """One lane is opened at a time, so that it knows of the others."""
@@ -283,7 +285,7 @@ class Conversation:
 
     async def _draft(self, draft: Draft, contexts: Contexts) -> None:
         assert self._drafter is not None, "a policy that drafts comes with a drafter"
-        await self._begun.wait()  # On one machine the drafter's reading would keep the prompt from the target.
+        await self._may_draft.wait()
         proposals = await self._drafter.propose(contexts, steps=draft.steps, candidates=draft.candidates)
         branches = tuple(
             Branch(parent, tokens, rank)
@@ -302,3 +304,7 @@ class Conversation:
             await work(*given)
         except Exception as error:  # a bug too must reach whoever waits for the answer
             await self._events.put(error)
+
+
+def _is_near(stages: Sequence[Stage]) -> bool:
+    return max(stage.round_trip for stage in stages) < NEAR_SECONDS

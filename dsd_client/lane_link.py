@@ -52,6 +52,8 @@ class LaneLink:
         """What its last stage has claimed though it cannot be."""
         self.begun = asyncio.Event()
         """Its first frame is out, or never will be."""
+        self.answered = asyncio.Event()
+        """Its first verdict is here, or never will be."""
         self._session_id = secrets.token_bytes(SESSION_ID_BYTES)
         self._vocab_size = stages[0].description.vocab_size
         requests = [_request(stages, index, self._session_id, rule, capacity) for index in range(len(stages))]
@@ -133,6 +135,7 @@ class LaneLink:
                 self.bytes_received += message.ByteSize()
                 self.compute = time_from_wire(message)
                 verdicts = self._believable(message)
+                self.answered.set()
                 await deliver(VerdictsArrived(self.lane, verdicts, self.compute))
         except grpc.aio.AioRpcError as failure:
             raise await self._reason(error_of(failure, f"the stage at {self.route[-1]}")) from None
@@ -149,6 +152,7 @@ class LaneLink:
         """Give the memory of every stage back that may have reserved some; one that cannot be reached notices the end of its
         stream."""
         self.begun.set()
+        self.answered.set()
         # What is closed before it is open would open after that, and stay.
         await asyncio.wait(self._opening, timeout=CLOSE_SECONDS)
         for opening in self._opening:

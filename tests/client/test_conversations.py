@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dsd_client import Chunk, Client, FinishReason, SamplingParams
+from dsd_client import Chunk, Client, FinishReason, SamplingParams, conversation
 from dsd_client.drafting import LocalDrafter
 from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.events import DraftedToken
@@ -429,6 +430,23 @@ async def test_a_drafter_for_shorter_contexts_falls_silent(
         nearly = await client.generate(long[:58], max_new_tokens=20, lookahead=4, speculation="blocking")
         target.greedy(long[:58], 20).assert_same(nearly.token_ids)
         assert nearly.stats.drafted > 0
+
+
+@pytest.mark.parametrize("is_near", [True, False])
+async def test_on_one_machine_the_prompt_is_read_by_the_target_first(
+    swarms: dict[int, InProcessSwarm], scripted: Any, prompt: list[int], monkeypatch: pytest.MonkeyPatch, is_near: bool
+) -> None:
+    """Over links the drafter reads it meanwhile."""
+    monkeypatch.setattr(conversation, "NEAR_SECONDS", math.inf if is_near else 0.0)
+    drafting = threading.Event()
+    busy = swarms[2].nodes[0].engine._turn
+    async with scripted(Scripted(lambda *_: drafting.set() or ())) as client:
+        async with busy:
+            answer = asyncio.create_task(client.generate(prompt, max_new_tokens=8, speculation="blocking"))
+            began = await asyncio.to_thread(drafting.wait, 0.5 if is_near else 10)
+        await answer
+    assert began is not is_near
+    assert drafting.is_set()
 
 
 async def test_drafting_has_a_thread_of_its_own(clients: Clients, prompt: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,12 @@ MAX_POSITIONS: Final = 4096
 
 def target_config() -> Qwen3Config:
     """Eight layers, so that spans of one, two, four or eight nodes are even."""
-    return _config(num_layers=8, intermediate_size=704)
+    return _config(hidden_size=256, num_layers=8, intermediate_size=704)
 
 
 def drafter_config() -> Qwen3Config:
     """As wide as the target, for width costs little time a token; two layers, for layers cost nearly all of it."""
-    return _config(num_layers=2, intermediate_size=704)
+    return _config(hidden_size=128, num_layers=2, intermediate_size=512)
 
 
 def new_model(config: Qwen3Config, seed: int) -> Qwen3ForCausalLM:
@@ -31,13 +31,14 @@ def new_model(config: Qwen3Config, seed: int) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def cut_out(target: Qwen3ForCausalLM, layers: tuple[int, ...] = (0, -1)) -> Qwen3ForCausalLM:
-    """A drafter that starts from the target's embedding, its first and its last layer; only distillation makes it talk."""
-    drafter = Qwen3ForCausalLM(drafter_config())
-    drafter.model.embed_tokens.load_state_dict(target.model.embed_tokens.state_dict())
-    drafter.model.norm.load_state_dict(target.model.norm.state_dict())
-    for layer, source in zip(drafter.model.layers, layers, strict=True):
-        layer.load_state_dict(target.model.layers[source].state_dict())
+def narrowed(target: Qwen3ForCausalLM) -> Qwen3ForCausalLM:
+    """A drafter that starts from the main directions of the target's embedding; only distillation makes it talk."""
+    drafter = new_model(drafter_config(), seed=0)
+    embedding = target.model.embed_tokens.weight.detach()
+    centred = embedding - embedding.mean(0)
+    _, _, directions = torch.linalg.svd(centred, full_matrices=False)  # [hidden, hidden], the main one first
+    with torch.no_grad():
+        drafter.model.embed_tokens.weight.copy_(centred @ directions[: drafter.config.hidden_size].T)
     return drafter
 
 
@@ -61,10 +62,10 @@ def export(model: Qwen3ForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     _replace(folder, fresh)
 
 
-def _config(num_layers: int, intermediate_size: int) -> Qwen3Config:
+def _config(hidden_size: int, num_layers: int, intermediate_size: int) -> Qwen3Config:
     return Qwen3Config(
         vocab_size=VOCAB_SIZE,
-        hidden_size=256,
+        hidden_size=hidden_size,
         intermediate_size=intermediate_size,
         num_hidden_layers=num_layers,
         num_attention_heads=4,

@@ -19,7 +19,7 @@ from dsd_core.embedded.curriculum import Library, Mix, target_mix
 from dsd_core.embedded.learner import Learner, Loss
 from dsd_core.embedded.losses import Distillation, NextToken
 from dsd_core.embedded.packing import Batch, Row, batches, encode, rows
-from dsd_core.embedded.shapes import cut_out, export, new_model, target_config
+from dsd_core.embedded.shapes import export, narrowed, new_model, target_config
 from dsd_core.embedded.vocabulary import load_tokenizer, save_tokenizer, train_tokenizer
 
 _ROW_LENGTH = 512
@@ -55,7 +55,7 @@ def texts_stage(options: argparse.Namespace) -> None:
 
 def drafter_stage(options: argparse.Namespace) -> None:
     target = _target(options).model.train(False)
-    learner = _learner(options, "drafter", cut_out(target))
+    learner = _learner(options, "drafter", narrowed(target))
     source = _drafter_rows(options, Random(2000 + learner.progress.num_steps))
     learner.fit(_batches(source), _compiled(Distillation(learner.model, target), options), options.minutes)
 
@@ -63,7 +63,7 @@ def drafter_stage(options: argparse.Namespace) -> None:
 def export_stage(options: argparse.Namespace) -> None:
     tokenizer, target = load_tokenizer(options.work), _target(options).model
     export(target, tokenizer, TARGET)
-    export(_learner(options, "drafter", cut_out(target)).model, tokenizer, DRAFTER)
+    export(_learner(options, "drafter", narrowed(target)).model, tokenizer, DRAFTER)
 
 
 def _drafter_rows(options: argparse.Namespace, rng: Random) -> Iterator[Row]:
@@ -106,7 +106,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--gsm8k", type=Path, required=True, help="GSM8K's training set, one JSON object a line")
     parser.add_argument("--work", type=Path, default=Path("build/pair"), help="folder for checkpoints")
     parser.add_argument("--minutes", type=float, default=50.0, help="wall-clock time, that of earlier runs included")
-    parser.add_argument("--num-texts", type=int, default=4000, help="continuations to write for the drafter")
+    parser.add_argument("--num-texts", type=int, default=5000, help="continuations to write for the drafter")
     parser.add_argument("--compile", action="store_true", help="use torch.compile: faster, needs a C++ compiler")
     options = parser.parse_args()
     options.run = stages[options.stage]

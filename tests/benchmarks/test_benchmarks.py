@@ -56,7 +56,7 @@ async def test_table1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 async def test_adaptive_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = [*TINY, "--prompts", "1", "--tokens", "24", "--stages", "2", "--delays", "2", "--lookahead", "3"]
+    given = [*TINY, "--prompts", "2", "--tokens", "40", "--stages", "2", "--delays", "2", "--lookahead", "3"]
     await adaptive_speed.main([*given, "--tolerances", "20", "--latency-factor", "1", "--out", str(tmp_path)])
     found = cells(tmp_path / "adaptive_speed.json")
     assert list(found) == ["2 ms, made-up word problems", "2 ms, wrong drafter"]

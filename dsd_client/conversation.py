@@ -49,7 +49,7 @@ EVENTS = 256
 """How many may wait; a lane that sends more has to wait itself."""
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 2.0
 """Between attempts to find a lane: at first, and in the long run."""
-NEAR_SECONDS = 0.005
+NEAR_SECONDS = 0.010
 """Stages that all answer sooner may compute on this machine."""
 
 

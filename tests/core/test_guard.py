@@ -1,15 +1,22 @@
-from dsd_core.decoding.lookahead.guard import Guard
+from dsd_core.decoding.lookahead.guard import LOOK_TOKENS, TOKENS, TRIAL_TOKENS, Guard
 
 
 def spend(guard: Guard, seconds_a_token: float, *, promised: float, start: float) -> float:
     """As many tokens as it takes to decide."""
     now = start
     guard.on_tokens(1, now)
-    while not guard.is_due:
+    while not has_decided(guard, now, promised):
         now += 2 * seconds_a_token
         guard.on_tokens(2, now)
-    guard.decide(promised)
     return now
+
+
+def has_decided(guard: Guard, now: float, promised: float) -> bool:
+    """Whether that was enough to decide: a first look that finds nothing leaves it due later."""
+    if not guard.is_due:
+        return False
+    guard.decide(promised)
+    return not guard.has_looked
 
 
 def test_it_engages_when_streaming_is_slower_than_promised_and_then_tries_again() -> None:
@@ -69,3 +76,30 @@ def test_a_pause_is_nobodys_speed() -> None:
             guard.on_tokens(1, now)
     guard.decide(promised=0.0130)
     assert not guard.engaged
+
+
+def test_what_is_far_slower_is_found_before_a_short_answer_is_over() -> None:
+    guard = Guard()
+    now = spend(guard, 0.060, promised=0.040, start=0.0)
+    assert guard.engaged, "a trial"
+    assert now <= (LOOK_TOKENS + 2) * 0.060
+    started, now = now, spend(guard, 0.040, promised=0.040, start=now)
+    assert guard.engaged, "it is better"
+    assert now - started <= (TRIAL_TOKENS + 2) * 0.040
+    now = spend(guard, 0.040, promised=0.040, start=now)
+    assert not guard.engaged, "streaming is tried again"
+    started, now = now, spend(guard, 0.060, promised=0.040, start=now)
+    assert guard.engaged, "and has failed again"
+    assert now - started <= (LOOK_TOKENS + 2) * 0.060
+    started, now = now, spend(guard, 0.040, promised=0.040, start=now)
+    assert now - started > 1.5 * TOKENS * 0.040, "for which it is left for longer"
+
+
+def test_a_first_look_that_took_a_bad_moment_for_slowness_costs_one_trial() -> None:
+    guard = Guard()
+    now = spend(guard, 0.060, promised=0.040, start=0.0)
+    now = spend(guard, 0.070, promised=0.040, start=now)
+    assert not guard.engaged, "one frame at a time is no better"
+    for _ in range(4):
+        now = spend(guard, 0.060, promised=0.040, start=now)
+        assert not guard.engaged

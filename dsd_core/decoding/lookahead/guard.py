@@ -3,12 +3,15 @@
     streaming --slower than one frame at a time is expected to be--> engaged, twice as long after each failure in a row
     streaming --hardly faster than expected--> engaged for a trial: what it really takes corrects what is expected, and where
                                                that is less than streaming took it stays
+    streaming --far slower, at a first look--> engaged too, for a trial if it never failed before
 """
 
 from dataclasses import dataclass
 
 TOKENS = 96
 """Over which a speed is measured, and for how many tokens the guard stays engaged the first time."""
+LOOK_TOKENS, FAR_SLOWER = 24, 1.25
+"""So few tokens tell what is far slower than expected: a short answer must not be over before the guard has looked."""
 MOST_TOKENS = 3072
 """For how many it stays engaged at most: each failure of streaming in a row doubles it."""
 TOLERANCE = 1.03
@@ -32,6 +35,8 @@ class Guard:
 
     engaged: bool = False
     engagements: int = 0
+    has_looked: bool = False
+    """Whether the tokens since the last decision have had their first look."""
     _stay: int = TOKENS // 2
     """For how many tokens it was engaged last, trials aside."""
     _is_trial: bool = False
@@ -52,10 +57,19 @@ class Guard:
 
     @property
     def is_due(self) -> bool:
-        """Enough tokens have been seen to decide."""
+        """Enough tokens have been seen to decide, or for a first look."""
+        return self._tokens >= (self._enough if self.has_looked or self.engaged else LOOK_TOKENS)
+
+    @property
+    def _enough(self) -> int:
         if self.engaged:
-            return self._tokens >= (TRIAL_TOKENS if self._is_trial else self._stay)
-        return self._tokens >= (TOKENS if self._stay < TOKENS else TOKENS // 2)  # once it has failed, it is tried for shorter
+            return TRIAL_TOKENS if self._is_trial else self._stay
+        return TOKENS // 2 if self._has_failed else TOKENS
+
+    @property
+    def _has_failed(self) -> bool:
+        """Streaming has, the last time: it is tried for shorter."""
+        return self._stay >= TOKENS
 
     def acceptance(self, otherwise: float) -> float:
         """The share of right first candidates among these very tokens: luck with the text is no merit of a way to decode."""
@@ -76,29 +90,42 @@ class Guard:
     def decide(self, promised: float) -> None:
         """Engage, or let go. One frame at a time is promised to take `promised` seconds a token."""
         taken = self._seconds / self._tokens / max(promised, 1e-9)
+        if self._tokens < self._enough and taken <= FAR_SLOWER * self._correction:
+            self.has_looked = True
+            return
+        self._judge(taken, is_first_look=self._tokens < self._enough)
         self._tokens, self._seconds = 0, 0.0
         self._right = self._judged = 0
+        self.has_looked = False
+
+    def _judge(self, taken: float, *, is_first_look: bool) -> None:
         if self.engaged:
             self._correction = min(max(taken, 1 / MOST_WRONG), MOST_WRONG)
             self.engaged = self._is_trial and taken * TOLERANCE < self._streamed
             if self.engaged:
                 self._stay_longer()
             self._is_trial = False
+        elif is_first_look and not self._has_failed:
+            self._try(taken)
         else:
             self._judge_streaming(taken)
 
     def _judge_streaming(self, taken: float) -> None:
-        self._streamed = taken
         self._untried += 1
         if taken > TOLERANCE * self._correction:
             self._stay_longer()
             self._engage()
         elif taken > NEAR * self._correction and self._untried > TRIAL_AFTER:
-            self._is_trial = True
-            self._engage()
+            self._try(taken)
         else:
             self._stay = TOKENS // 2
             self._correction **= FADING
+
+    def _try(self, taken: float) -> None:
+        """One frame at a time, to see whether it is better than what streaming took."""
+        self._streamed = taken
+        self._is_trial = True
+        self._engage()
 
     def _stay_longer(self) -> None:
         self._stay = min(2 * self._stay, MOST_TOKENS)

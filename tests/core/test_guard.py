@@ -2,21 +2,16 @@ from dsd_core.decoding.lookahead.guard import LOOK_TOKENS, TOKENS, TRIAL_TOKENS,
 
 
 def spend(guard: Guard, seconds_a_token: float, *, promised: float, start: float) -> float:
-    """As many tokens as it takes to decide."""
+    """As many tokens as it takes to decide: more than a first look, where that finds nothing."""
     now = start
     guard.on_tokens(1, now)
-    while not has_decided(guard, now, promised):
+    while True:
         now += 2 * seconds_a_token
         guard.on_tokens(2, now)
-    return now
-
-
-def has_decided(guard: Guard, now: float, promised: float) -> bool:
-    """Whether that was enough to decide: a first look that finds nothing leaves it due later."""
-    if not guard.is_due:
-        return False
-    guard.decide(promised)
-    return not guard.has_looked
+        if guard.is_due:
+            guard.decide(promised)
+            if not guard.has_looked:
+                return now
 
 
 def test_it_engages_when_streaming_is_slower_than_promised_and_then_tries_again() -> None:

@@ -23,7 +23,7 @@ from dsd_core.decoding.ids import TokenId
 from dsd_core.decoding.tree import TreeNode
 from dsd_core.errors import UsageError
 
-TOLERANCE_NATS = 1.0
+TOLERANCE_NATS = 2.0
 """The most that adaptive acceptance tolerates, unless something else is asked for."""
 LATE_WINDOW = 3
 """Positions that must match after what the late rule forgives."""

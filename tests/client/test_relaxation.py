@@ -16,6 +16,7 @@ from dsd_client.relaxation import LOCAL_HOP_SECONDS, network_seconds
 from dsd_core.decoding.choice.acceptance import LATE_WINDOW
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.frames import Candidate, Verdict
+from dsd_core.decoding.lookahead import guard
 from dsd_core.errors import UsageError
 from dsd_core.model import token_classes
 from dsd_core.wire.codec import rule_to_wire
@@ -33,9 +34,12 @@ WARM = 0.9
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def client(swarms: dict[int, InProcessSwarm], target: TinyModel, drafter: TinyModel) -> AsyncIterator[Client]:
+async def client(
+    swarms: dict[int, InProcessSwarm], target: TinyModel, drafter: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Client]:
     """A new one: what another has learnt of these small stages is that drafting does not pay, and then there is nothing to
-    forgive."""
+    forgive. Nor does it find that out before an answer is over."""
+    monkeypatch.setattr(guard, "LOOK_TOKENS", NEW)
     async with Client(swarms[2].addresses, str(target), str(drafter)) as client:
         yield client
 

@@ -8,6 +8,8 @@ def spend(guard: Guard, seconds_a_token: float, *, promised: float, start: float
     while True:
         now += 2 * seconds_a_token
         guard.on_tokens(2, now)
+        guard.on_judged(right=False)
+        guard.on_judged(right=True)
         if guard.is_due:
             guard.decide(promised)
             if not guard.has_looked:
@@ -98,3 +100,10 @@ def test_a_first_look_that_took_a_bad_moment_for_slowness_costs_one_trial() -> N
     for _ in range(4):
         now = spend(guard, 0.060, promised=0.040, start=now)
         assert not guard.engaged
+
+
+def test_a_drafter_that_says_nothing_is_not_looked_at_early() -> None:
+    guard = Guard()
+    for token in range(TOKENS - 1):
+        guard.on_tokens(1, 0.060 * token)
+        assert not guard.is_due

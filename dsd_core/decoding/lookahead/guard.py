@@ -58,7 +58,12 @@ class Guard:
     @property
     def is_due(self) -> bool:
         """Enough tokens have been seen to decide, or for a first look."""
-        return self._tokens >= (self._enough if self.has_looked or self.engaged else LOOK_TOKENS)
+        return self._tokens >= self._enough or (self._may_look and self._tokens >= LOOK_TOKENS)
+
+    @property
+    def _may_look(self) -> bool:
+        """A drafter that has stalled says nothing that could be judged: one frame at a time would wait for it."""
+        return not self.engaged and not self.has_looked and self._judged >= LOOK_TOKENS // 2
 
     @property
     def _enough(self) -> int:

@@ -81,7 +81,7 @@ class Engine:
             kv.close()
 
     async def canary(self, *, unless_within: float = 0.0) -> None:
-        """One token through the span, in turn, as a session's would go; or nothing, if a frame has just done so.
+        """One token through the span, in turn, as a session's would go; or nothing, if one has just gone.
 
         Raises whatever keeps sessions from being served.
         """
@@ -89,6 +89,7 @@ class Engine:
             return
         async with self._turn:
             self.times.add(1, await self._in_thread(lambda: _send_canary(self.span)))
+            self._computed_at = asyncio.get_running_loop().time()
 
     def close(self) -> None:
         self._thread.close()

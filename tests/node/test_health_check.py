@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-from contextlib import suppress
 
 import grpc.aio
 import pytest
@@ -19,15 +18,6 @@ from dsd_node.membership.place import Place
 from dsd_node.start import NodeConfig, serve
 from tests.conftest import InProcessSwarm, TinyModel, eventually
 from tests.ports import free_port
-
-
-async def healthy_soon(peer: str) -> None:
-    """A node's first look at itself may come a moment after it has said that it is ready."""
-    async with asyncio.timeout(15):
-        while True:
-            with suppress(Refused):
-                return await require_healthy(peer, insecure_loopback=False)
-            await asyncio.sleep(0.01)
 
 
 async def test_nobody_is_there() -> None:
@@ -51,8 +41,8 @@ async def test_a_node_is_healthy_once_it_has_loaded(target: TinyModel, capsys: p
     loaded.set()
     output: list[str] = []
     await eventually(lambda: output.append(capsys.readouterr().out) or any(output))  # type: ignore[func-returns-value]
-    await healthy_soon(str(address))
-    await healthy_soon(json.loads("".join(output))["join"])
+    await require_healthy(str(address), insecure_loopback=False)
+    await require_healthy(json.loads("".join(output))["join"], insecure_loopback=False)
     node.cancel()
     await asyncio.wait([node])
 
@@ -62,7 +52,7 @@ async def test_a_private_swarm_answers_to_its_token(target: TinyModel, capsys: p
     node = asyncio.create_task(serve(config))
     output: list[str] = []
     await eventually(lambda: output.append(capsys.readouterr().out) or any(output))  # type: ignore[func-returns-value]
-    await healthy_soon(json.loads("".join(output))["join"])
+    await require_healthy(json.loads("".join(output))["join"], insecure_loopback=False)
     with pytest.raises(Refused, match="private"):
         await require_healthy(str(config.listen), insecure_loopback=False)
     node.cancel()

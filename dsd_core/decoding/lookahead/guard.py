@@ -95,10 +95,11 @@ class Guard:
     def decide(self, promised: float) -> None:
         """Engage, or let go. One frame at a time is promised to take `promised` seconds a token."""
         taken = self._seconds / self._tokens / max(promised, 1e-9)
-        if self._tokens < self._enough and taken <= FAR_SLOWER * self._correction:
+        is_first_look = self._tokens < self._enough
+        if is_first_look and taken <= FAR_SLOWER * self._correction:
             self.has_looked = True
             return
-        self._judge(taken, is_first_look=self._tokens < self._enough)
+        self._judge(taken, is_first_look=is_first_look)
         self._tokens, self._seconds = 0, 0.0
         self._right = self._judged = 0
         self.has_looked = False

@@ -108,6 +108,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
                 now=asyncio.get_running_loop().time(),
             )
             self._openings.happened(session_id)
+            await asyncio.sleep(0)  # A stream that has waited for this goes first.
             log.info("session %s opened: %d positions, %d bytes", session_id.hex()[:8], kv.capacity, kv.nbytes)
         return stage_pb2.OpenSessionResponse(reserved_bytes=kv.nbytes)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import re
 from pathlib import Path
 
 import torch
@@ -36,11 +37,10 @@ def _available_on_cuda(device: torch.device) -> int:
 
 def _available_in_machine() -> int | None:
     try:
-        lines = MEMINFO.read_text().splitlines()
+        found = re.search(rb"^MemAvailable: *(\d+)", MEMINFO.read_bytes(), re.MULTILINE)
     except OSError:
         return None
-    kibibytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    return kibibytes[0] * 1024 if kibibytes else None
+    return int(found[1]) * 1024 if found else None
 
 
 def _available_in_container() -> int | None:

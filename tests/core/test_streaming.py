@@ -3,11 +3,12 @@
 import pytest
 
 from benchmarks.virtual_time import CALM, Acceptance, Cell, Run, Weather, World, acceptance, best_blocking, plain
-from dsd_core.decoding.events import Ask, Branch, Draft, Drafted, DraftedToken, LaneOpened, Send, VerdictsArrived
+from dsd_core.decoding.events import Ask, Branch, Draft, Drafted, DraftedToken, Emit, LaneOpened, Send, Tick, VerdictsArrived
 from dsd_core.decoding.frames import ComputeTime, Frame, Verdict
+from dsd_core.decoding.lookahead.guard import Guard
 from dsd_core.decoding.lookahead.plan import Plan
 from dsd_core.decoding.lookahead.policy import Lookahead, Move, Propose, Verify, View
-from dsd_core.decoding.lookahead.streaming import Streaming
+from dsd_core.decoding.lookahead.streaming import Experience, Streaming
 from dsd_core.decoding.session import Session, SessionConfig
 
 WIDE = Cell(4, 10, 2, 5, 0.25)
@@ -94,6 +95,23 @@ def test_it_says_what_it_goes_by() -> None:
     assert report["round_trip_seconds"] == pytest.approx(0.080, rel=0.05)
     assert report["draft_seconds"] == pytest.approx(0.002, rel=0.05)
     assert 0.4 < report["acceptance"] < 0.6
+
+
+def test_one_frame_at_a_time_does_not_wait_for_a_drafter_that_has_stalled() -> None:
+    learnt = Experience(guard=Guard(engaged=True))
+    learnt.estimates.on_drafted(1, 0.002)
+    learnt.estimates.on_answered(1, 0.1, TIME, is_usual=False)
+    session = Session(Streaming(experience=learnt), SessionConfig(200, draft_slack=100))
+    session.step(Ask((5, 6, 7), 20), 0.0)
+    [draft] = [action for action in session.step(LaneOpened(0), 0.0) if isinstance(action, Draft)]
+    assert draft.candidates == 1
+    actions = session.step(VerdictsArrived(0, (Verdict(3, 9, 1.0),), TIME), 0.1)
+    assert [len(frame.nodes) for frame in frames(actions)] == [1], "a prompt has been computed and the drafter is silent"
+    session.step(drafted(1, 3, 0.9), 0.11)
+    actions = session.step(VerdictsArrived(0, (Verdict(4, 8, 1.0),), TIME), 0.2)
+    assert [type(action) for action in actions if not isinstance(action, Emit)] == [Draft]
+    assert session.deadline < 0.4, "about a round"
+    assert frames(session.step(Tick(), session.deadline))
 
 
 # -- speed -------------------------------------------------------------------------------------------------------------

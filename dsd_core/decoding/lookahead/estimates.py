@@ -83,12 +83,17 @@ class Estimates:
         """Seconds of a frame that meets no other."""
         return self._transit.seconds + self._compute.at(nodes)
 
+    @property
+    def draft_seconds(self) -> float:
+        """Of a step for one branch."""
+        return self._draft.at(1)
+
     def measurements(self) -> Measurements:
         slowest, together = self._slowest.at(1), self._compute.at(1)
         node = max(self._slowest.slope, _LEAST * slowest)
         return Measurements(
             acceptance=self.acceptance,
-            draft_seconds=self._draft.at(1),
+            draft_seconds=self.draft_seconds,
             launch_seconds=max(0.0, slowest - node),
             node_seconds=node,
             pipeline_node_seconds=max(self._compute.slope, _LEAST * together, node),

@@ -77,6 +77,8 @@ class Streaming(Lookahead):
         self._new_tokens = 0
         self._branches = 1
         """Of the latest draft step."""
+        self._drafts_overdue_at = 0.0
+        """When one frame at a time goes on without what it has asked the drafter for."""
 
     @property
     def experience(self) -> Experience:
@@ -108,14 +110,30 @@ class Streaming(Lookahead):
         self._falls_back = self._guard.engaged and (self._falls_back or not view.tree.tip.children)
 
     def _one_at_a_time(self, view: View) -> Sequence[Move]:
-        moves = self._fallback.moves(view)
+        moves = self._fallback.moves(view) or self._without_drafts(view)
         for move in moves:
             match move:
                 case Verify():
                     self._note_frame(view, view.lanes[0], move.drafts)
                 case Propose():
                     self._branches = 1
+                    self._await_drafts(view, move.steps)
+                    self.wake_at = self._drafts_overdue_at
         return moves
+
+    def _await_drafts(self, view: View, steps: int) -> None:
+        """For twice as long as they should take, or as long as a token takes without them."""
+        twice = 2 * steps * self._estimates.draft_seconds
+        self._drafts_overdue_at = view.now + max(twice, self._estimates.round_trip(1))
+
+    def _without_drafts(self, view: View) -> Sequence[Move]:
+        """The tip alone, if the drafter has stalled."""
+        if not view.drafting or view.tip_sent:
+            return ()
+        if view.now < self._drafts_overdue_at:
+            self.wake_at = self._drafts_overdue_at
+            return ()
+        return (Verify(view.lanes[0].id),)
 
     def _replan(self) -> None:
         if not self._estimates.known:
@@ -142,6 +160,7 @@ class Streaming(Lookahead):
             return []
         parents = self._batch(view, prospects)
         self._branches = len(parents)
+        self._await_drafts(view, steps=1)
         return [Propose(tuple(parents), 1, self._candidates)] if parents else []
 
     def _batch(self, view: View, prospects: Prospects) -> list[NodeId]:

@@ -62,7 +62,7 @@ class Guard:
 
     @property
     def _may_look(self) -> bool:
-        """A drafter that has stalled says nothing that could be judged: one frame at a time would wait for it."""
+        """A drafter that has stalled says nothing that could be judged, and one frame at a time is no better without it."""
         return not self.engaged and not self.has_looked and self._judged >= LOOK_TOKENS // 2
 
     @property

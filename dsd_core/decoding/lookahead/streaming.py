@@ -117,12 +117,12 @@ class Streaming(Lookahead):
                     self._note_frame(view, view.lanes[0], move.drafts)
                 case Propose():
                     self._branches = 1
-                    self._await_drafts(view, move.steps)
+                    self._expect_drafts(view, move.steps)
                     self.wake_at = self._drafts_overdue_at
         return moves
 
-    def _await_drafts(self, view: View, steps: int) -> None:
-        """For twice as long as they should take, or as long as a token takes without them."""
+    def _expect_drafts(self, view: View, steps: int) -> None:
+        """Wait for twice as long as they should take, or as long as a token takes without them."""
         twice = 2 * steps * self._estimates.draft_seconds
         self._drafts_overdue_at = view.now + max(twice, self._estimates.round_trip(1))
 
@@ -160,8 +160,10 @@ class Streaming(Lookahead):
             return []
         parents = self._batch(view, prospects)
         self._branches = len(parents)
-        self._await_drafts(view, steps=1)
-        return [Propose(tuple(parents), 1, self._candidates)] if parents else []
+        if not parents:
+            return []
+        self._expect_drafts(view, steps=1)
+        return [Propose(tuple(parents), 1, self._candidates)]
 
     def _batch(self, view: View, prospects: Prospects) -> list[NodeId]:
         """The likeliest, and with it those from which the longer step gains more than it loses by coming later."""

@@ -33,6 +33,8 @@ from dsd_core.network.transport import Secure
 
 MIB = 1 << 20
 SESSIONS = 4
+TIDY_SECONDS = 2.0
+"""By then a node has tidied up after its last session."""
 
 
 async def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,12 +59,13 @@ async def _memory(model: str, positions: int) -> Table:
         peers = Swarm(Seeds.parse(swarm.joins), Secure.kept_in(None))
         # Once before, so that what torch allocates for itself when it first computes is not counted as a session's.
         await (await _full_session(peers, source, positions)).close()
+        await asyncio.sleep(TIDY_SECONDS)
         ready = _resident(pid)
         links = [await _full_session(peers, source, positions) for _ in range(SESSIONS)]
         busy = _resident(pid)
         for link in links:
             await link.close()
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(TIDY_SECONDS)
         after = _resident(pid)
         await peers.close()
     table = Table("", "MiB", title=f"Resident memory of a node, {source.num_layers} layers, fp32")

@@ -91,7 +91,11 @@ class ServedSession:
         jobs = [self._read(requests, first), self._compute(), self._until_closed()]
         if self._downstream is not None:
             jobs.append(self._downstream.watch())
-        await _first_of(jobs)
+        try:
+            await _first_of(jobs)
+        finally:
+            # gRPC keeps the traceback of how a stream ended, and with it this session, until another ends.
+            self._tree = StageTree(0)
 
     async def verdicts(self) -> AsyncIterator[stage_pb2.StreamVerdictsResponse]:
         """For the client. Ends by raising what ended the session."""

@@ -14,7 +14,7 @@ from dsd_core.errors import DsdError, PromptTooLong, ProtocolError, Refused, Tim
 from dsd_core.membership.record import State
 from dsd_core.model import tensors
 from dsd_core.model.kv import KvStore
-from dsd_core.model.memory import available_bytes
+from dsd_core.model.memory import available_bytes, give_back
 from dsd_core.model.source import ModelSource
 from dsd_core.network.address import Address
 from dsd_core.network.identity import PeerId, peer_id_of
@@ -65,6 +65,8 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         self._sessions: dict[bytes, ServedSession] = {}
         self._openings = Openings()
         self._closing: set[asyncio.Task[None]] = set()
+        self._untidy = False
+        """A session was closed since `_tidy`."""
         self._draining = False
 
     async def Describe(self, request: stage_pb2.DescribeRequest, context: Context) -> stage_pb2.DescribeResponse:
@@ -146,13 +148,20 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
                 yield batch
 
     async def close_idle(self, *, every: float = 1.0) -> None:
-        """Runs as long as the node does: closes sessions that get no frames, or cannot pass them on."""
+        """Runs as long as the node does: closes sessions that get no frames, or cannot pass them on; tidies after the last."""
         while True:
             await asyncio.sleep(every)
             now = asyncio.get_running_loop().time()
             for session_id, session in list(self._sessions.items()):
                 if reason := session.overdue(now):
                     await self._close(session_id, reason)
+            if self._untidy and not self._sessions:
+                await self._tidy()
+
+    async def _tidy(self) -> None:
+        """Give back what frames were computed in."""
+        self._untidy = False
+        await self._engine.run(give_back)
 
     @property
     def state(self) -> State:
@@ -231,6 +240,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
 
     async def _give_back(self, session_id: bytes, session: ServedSession, reason: DsdError) -> None:
         await session.close(reason)
+        self._untidy = True
         self._quotas.close_session(session_id)
         if session.has_computed:
             self._quotas.remember(session.owner)

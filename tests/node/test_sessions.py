@@ -14,7 +14,7 @@ from dsd_core.network.status import error_of
 from dsd_core.network.stubs import stage_stub
 from dsd_core.wire import VERSIONS
 from dsd_core.wire.v1 import stage_pb2
-from dsd_node import served_session
+from dsd_node import served_session, service
 from tests.conftest import LAYERS, POSITIONS, InProcessNode, InProcessSwarm, TinyModel, dial, eventually
 from tests.node.conftest import RawSession, close_session, failure_of, open_raw, refusal
 
@@ -203,6 +203,39 @@ async def test_a_session_with_frames_is_not_idle(new_swarm: InProcessSwarm, targ
                 await session.send_run([9], 0)
                 await session.verdict()
                 await asyncio.sleep(0.25)
+    finally:
+        watch.cancel()
+        await asyncio.wait([watch])
+
+
+async def test_the_tree_goes_with_the_stream(one_stage: InProcessSwarm) -> None:
+    (node,) = one_stage.nodes
+    async with open_raw([node]) as session:
+        await session.greedy(PROMPT, 2)
+        (served,) = node.service._sessions.values()
+        assert served._tree.held
+        await close_session(node, session.session_id)
+        await eventually(lambda: not served._tree.held)
+
+
+async def test_a_node_gives_back_what_frames_were_computed_in_once_no_session_is_left(
+    new_swarm: InProcessSwarm, target: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back: list[int] = []
+    node = await new_swarm.start(target, range(LAYERS))
+    monkeypatch.setattr(service, "give_back", lambda: given_back.append(node.sessions))
+    watch = asyncio.create_task(node.service.close_idle(every=0.02))
+    try:
+        async with open_raw([node]) as left_open:
+            async with open_raw([node]) as closed:
+                await closed.greedy(PROMPT, 2)
+            await eventually(lambda: node.sessions == 1)
+            await asyncio.sleep(0.1)
+            await left_open.greedy(PROMPT, 2)
+            assert given_back == []
+        await eventually(lambda: given_back == [0])
+        await asyncio.sleep(0.1)
+        assert given_back == [0]
     finally:
         watch.cancel()
         await asyncio.wait([watch])

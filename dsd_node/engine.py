@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -112,22 +112,23 @@ class Engine:
         histories: list[NDArray[np.int64]],
     ) -> Computed:
         started = time.perf_counter()
-        output = self.span.forward([_span_input(placement, kv, frame, hidden)])[0]
+        wanted = [row for row, node in enumerate(frame.nodes) if node.wants_verdict]
+        output = self.span.forward([_span_input(placement, kv, frame, hidden, wanted)])[0]
         if rule is None:
             return Computed(frame, tensors.pack(output), (), time.perf_counter() - started)
-        verdicts = self._verdicts(output, placement, frame, rule, histories)
+        verdicts = self._verdicts(output, wanted, placement, frame, rule, histories)
         return Computed(frame, None, verdicts, time.perf_counter() - started)
 
     def _verdicts(
         self,
         output: torch.Tensor,
+        wanted: Sequence[int],
         placement: Placement,
         frame: Frame,
         rule: ChoiceRule,
         histories: list[NDArray[np.int64]],
     ) -> tuple[Verdict, ...]:
         """Verdicts for the nodes that want one. Nothing of vocabulary size is computed for the others."""
-        wanted = [row for row, node in enumerate(frame.nodes) if node.wants_verdict]
         if not wanted:
             return ()
         logits: NDArray[np.float32] = self.span.logits(output[wanted]).numpy()
@@ -137,7 +138,9 @@ class Engine:
         )
 
 
-def _span_input(placement: Placement, kv: KvStore, frame: Frame, hidden: HiddenStates | None) -> SpanInput:
+def _span_input(
+    placement: Placement, kv: KvStore, frame: Frame, hidden: HiddenStates | None, wanted: Sequence[int]
+) -> SpanInput:
     return SpanInput(
         kv=kv,
         slots=placement.slots,
@@ -146,6 +149,7 @@ def _span_input(placement: Placement, kv: KvStore, frame: Frame, hidden: HiddenS
         slot_positions=placement.slot_positions,
         tokens=None if hidden else np.array([node.token for node in frame.nodes], dtype=np.int64),
         hidden=_rows(hidden, placement.rows) if hidden else None,
+        asked=wanted,
     )
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from dsd_core.errors import InvalidWeights, OutOfCapacity, UnsupportedModel
 from dsd_core.model import attention, shortcuts
+from dsd_core.model.asked_rows import AskedRows
 from dsd_core.model.checkpoint import Checkpoint, Piece, Progress
 from dsd_core.model.families import Family, family_of, span_config
 from dsd_core.model.linear import PLAIN, Layout, Layouts
@@ -30,6 +31,8 @@ class Decoder:
     """Calls it: token ids or hidden states to hidden states."""
     head: Layout | None
     """Hidden states to scores, where the span ends the model."""
+    last_mlp: AskedRows | None
+    """There as well."""
     weight_bytes: int
 
 
@@ -51,8 +54,9 @@ def load_decoder(
     layouts = Layouts()
     layouts.replace_in(base)
     laid_out_head = None if head is None else _lay_out_head(base, head, layouts)
+    last_mlp = None if head is None else _ask_last_mlp(base)
     give_back()
-    return Decoder(base, shortcuts.take(base), laid_out_head, weight_bytes)
+    return Decoder(base, shortcuts.take(base), laid_out_head, last_mlp, weight_bytes)
 
 
 def _weight_bytes(base: Any, head: torch.Tensor | None) -> int:
@@ -68,6 +72,11 @@ def _lay_out_head(base: Any, head: torch.Tensor, layouts: Layouts) -> Layout:
     laid_out = layouts.of(head, kinds=PLAIN)
     embedding.weight = nn.Parameter(laid_out.weight, requires_grad=False)
     return laid_out
+
+
+def _ask_last_mlp(base: Any) -> AskedRows:
+    base.layers[-1].mlp = AskedRows(base.layers[-1].mlp)
+    return base.layers[-1].mlp  # type: ignore[no-any-return]
 
 
 def _build(config: Any, family: Family, layers: range, dtype: torch.dtype) -> Any:

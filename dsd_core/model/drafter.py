@@ -1,5 +1,7 @@
 """A small model that proposes what the target will choose, by the target's own rule and noise."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,8 +46,8 @@ class ModelDrafter:
         self._kv.close()
 
     def _read(self, frame: Frame, placement: Placement) -> None:
-        hidden = self._span.forward([_span_input(self._kv, frame, placement)])[0]
         ends = [row for row, node in enumerate(frame.nodes) if node.wants_verdict]
+        hidden = self._span.forward([_span_input(self._kv, frame, placement, ends)])[0]
         if not ends:
             return
         logits: NDArray[np.float32] = self._span.logits(hidden[ends] if len(ends) > 1 else hidden[ends[0], None]).numpy()
@@ -60,7 +62,7 @@ class ModelDrafter:
         return self._sharpness.believe(perturbed, rule.params.temperature)
 
 
-def _span_input(kv: KvStore, frame: Frame, placement: Placement) -> SpanInput:
+def _span_input(kv: KvStore, frame: Frame, placement: Placement, ends: Sequence[int]) -> SpanInput:
     return SpanInput(
         kv=kv,
         slots=placement.slots,
@@ -69,4 +71,5 @@ def _span_input(kv: KvStore, frame: Frame, placement: Placement) -> SpanInput:
         slot_positions=placement.slot_positions,
         tokens=np.array([node.token for node in frame.nodes], dtype=np.int64),
         hidden=None,
+        asked=ends,
     )

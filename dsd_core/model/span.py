@@ -50,6 +50,8 @@ class SpanInput:
     """[nodes] where the span starts the model."""
     hidden: torch.Tensor | None
     """[nodes, hidden_size] elsewhere, of any dtype and on any device."""
+    asked: Sequence[int] | None = None
+    """Rows that `logits` will be asked for, where the span ends the model; None, any. What others come out as means nothing."""
 
 
 class Span:
@@ -120,6 +122,8 @@ class Span:
 
     def _forward_one(self, rows: SpanInput) -> torch.Tensor:
         self._check(rows)
+        if self._decoder.last_mlp is not None:
+            self._decoder.last_mlp.ask(rows.asked, of=len(rows.slots))
         output = self._decoder.forward(
             **self._embedding_input(rows),
             position_ids=torch.tensor(rows.positions, device=self.device)[None],

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -208,8 +208,11 @@ class TreeSession:
         self.free_slots = list(range(self.capacity))
         self.slot_positions = np.full(self.capacity, 999)
 
-    def feed(self, tokens: Any, parents: list[int | None]) -> tuple[list[int], torch.Tensor]:
-        """Returns the new nodes' numbers and their scores. A parent is a node's number, or None at the root."""
+    def feed(
+        self, tokens: Any, parents: list[int | None], asked: list[int] | None = None
+    ) -> tuple[list[int], torch.Tensor]:
+        """Returns the new nodes' numbers and the scores of the rows asked for, or of all. A parent is a node's number, or None
+        at the root."""
         first = len(self.nodes)
         for parent in parents:
             self.nodes.append(self._place(parent))
@@ -217,14 +220,14 @@ class TreeSession:
         hidden: torch.Tensor | None = None
         for span, store in zip(self.spans, self.stores, strict=True):
             rows = self._rows(new, store, np.array(tokens) if span.starts else None, hidden)
-            [hidden] = span.forward([rows])
+            [hidden] = span.forward([replace(rows, asked=asked)])
         assert hidden is not None
-        return list(range(first, len(self.nodes))), self.spans[-1].logits(hidden)
+        return list(range(first, len(self.nodes))), self.spans[-1].logits(hidden if asked is None else hidden[asked])
 
-    def feed_run(self, tokens: Any, parent: int | None) -> tuple[int, torch.Tensor]:
-        """A run of tokens, each the parent of the next; returns the last node's number and all scores."""
+    def feed_run(self, tokens: Any, parent: int | None, asked: list[int] | None = None) -> tuple[int, torch.Tensor]:
+        """A run of tokens, each the parent of the next; returns the last node's number, and scores as `feed` does."""
         first = len(self.nodes)
-        nodes, scores = self.feed(tokens, [parent, *range(first, first + len(tokens) - 1)])
+        nodes, scores = self.feed(tokens, [parent, *range(first, first + len(tokens) - 1)], asked)
         return nodes[-1], scores
 
     def free(self, *numbers: int) -> list[int]:

@@ -21,6 +21,14 @@ def test_spans_fed_in_chunks_give_the_whole_models_scores(tiny: Tiny, open_sessi
     assert_same_scores(torch.cat(scores), tiny.logits(tokens))
 
 
+def test_rows_that_nobody_asks_for_are_not_needed(tiny: Tiny, open_session: OpenSession, tokens: list[int]) -> None:
+    session = open_session(tiny.source)
+    last, _ = session.feed_run(tokens[:9], None, asked=[])
+    last, some = session.feed_run(tokens[9:18], last, asked=[1, 4])
+    _, rest = session.feed_run(tokens[18:], last)
+    assert_same_scores(torch.cat([some, rest]), tiny.logits(tokens)[[10, 13, *range(18, len(tokens))]])
+
+
 def test_branches_of_a_tree_are_separate_texts(tiny: Tiny, open_session: OpenSession, tokens: list[int]) -> None:
     session = open_session(tiny.source)
     prompt, branches = tokens[:9], [tokens[9:14], tokens[14:19], tokens[19:]]

@@ -59,9 +59,14 @@ class LaneLink:
         requests = [_request(stages, index, self._session_id, rule, capacity) for index in range(len(stages))]
         self._opening = [_opening(*each) for each in zip(stages, requests, strict=True)]
         self._frames: Frames | None = None
-        """Begun by the first frame: a stage that refuses need not hear of any."""
+        """Begun by the first frame: a stage that refuses need not hear of any. Or by `expect_frames`."""
         self._verdicts: Verdicts | None = None
         self._outbox: asyncio.Queue[Frame] = asyncio.Queue(OUTBOX_FRAMES)
+
+    def expect_frames(self) -> Self:
+        """Itself, about to be sent its first frame: the stream is made meanwhile."""
+        self._frames = stage_stub(self.stages[0].channel).StreamFrames()
+        return self
 
     async def opened(self) -> Self:
         """Itself, once every stage has reserved its positions. Raises what the first to refuse said, and has closed it then."""
@@ -105,10 +110,12 @@ class LaneLink:
             await self._write(await self._outbox.get())
 
     async def _write(self, frame: Frame) -> None:
-        request = stage_pb2.StreamFramesRequest(frame=frame_to_wire(frame, ComputeTime()))
+        first = not self.begun.is_set()
+        request = stage_pb2.StreamFramesRequest(
+            session_id=self._session_id if first else b"", frame=frame_to_wire(frame, ComputeTime())
+        )
         if self._frames is None:
             self._frames = stage_stub(self.stages[0].channel).StreamFrames()
-            request.session_id = self._session_id
         self.bytes_sent += request.ByteSize()
         try:
             async with asyncio.timeout(CALL_SECONDS):

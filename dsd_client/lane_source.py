@@ -53,7 +53,7 @@ class LaneSource:
     async def begin(self) -> LaneLink:
         """The first lane, on the best chain, not yet open: it takes frames while its stages are asked for room, so that the
         first token is a round trip sooner. Where they refuse, `open_first` goes on."""
-        return self._begin(await self._choose(()))
+        return self._begin(await self._choose(())).expect_frames()
 
     async def open_first(self, patience: float) -> LaneLink:
         """As `open`, but a full node is asked again when it says, for `patience` seconds at most, and stages whose connections

@@ -65,7 +65,7 @@ class LaneLink:
 
     def expect_frames(self) -> Self:
         """Itself, about to be sent its first frame: the stream is made meanwhile."""
-        self._frames = stage_stub(self.stages[0].channel).StreamFrames()
+        self._begin_frames()
         return self
 
     async def opened(self) -> Self:
@@ -109,17 +109,20 @@ class LaneLink:
         while True:
             await self._write(await self._outbox.get())
 
+    def _begin_frames(self) -> Frames:
+        self._frames = stage_stub(self.stages[0].channel).StreamFrames()
+        return self._frames
+
     async def _write(self, frame: Frame) -> None:
         first = not self.begun.is_set()
         request = stage_pb2.StreamFramesRequest(
             session_id=self._session_id if first else b"", frame=frame_to_wire(frame, ComputeTime())
         )
-        if self._frames is None:
-            self._frames = stage_stub(self.stages[0].channel).StreamFrames()
+        frames = self._frames or self._begin_frames()
         self.bytes_sent += request.ByteSize()
         try:
             async with asyncio.timeout(CALL_SECONDS):
-                await self._frames.write(request)
+                await frames.write(request)
             self.begun.set()
         except TimeoutError:
             raise self._frozen() from None

@@ -66,7 +66,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         self._openings = Openings()
         self._closing: set[asyncio.Task[None]] = set()
         self._untidy = False
-        """A session was closed since `_tidy`."""
+        """A session was closed since `tidy` last gave back what it had used."""
         self._draining = False
 
     async def Describe(self, request: stage_pb2.DescribeRequest, context: Context) -> stage_pb2.DescribeResponse:
@@ -148,20 +148,21 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
                 yield batch
 
     async def close_idle(self, *, every: float = 1.0) -> None:
-        """Runs as long as the node does: closes sessions that get no frames, or cannot pass them on; tidies after the last."""
+        """Runs as long as the node does: closes sessions that get no frames, or cannot pass them on."""
         while True:
             await asyncio.sleep(every)
             now = asyncio.get_running_loop().time()
             for session_id, session in list(self._sessions.items()):
                 if reason := session.overdue(now):
                     await self._close(session_id, reason)
-            if self._untidy and not self._sessions:
-                await self._tidy()
 
-    async def _tidy(self) -> None:
-        """Give back what frames were computed in."""
-        self._untidy = False
-        await self._engine.run(give_back)
+    async def tidy(self, *, every: float = 1.0) -> None:
+        """Runs as long as the node does: gives back what frames were computed in once the last session has been closed."""
+        while True:
+            await asyncio.sleep(every)
+            if self._untidy and not self._sessions:
+                self._untidy = False
+                await self._engine.run(give_back)
 
     @property
     def state(self) -> State:

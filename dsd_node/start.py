@@ -155,7 +155,7 @@ async def _serve_layers(
                 token = seat.token(addresses[0]) if seat else JoinToken(((addresses[0], ends.peer_id),))
                 _say_ready(config, place.source, engine.span, addresses[0], ends.peer_id, token)
                 async with asyncio.TaskGroup() as tasks:
-                    jobs = [service.close_idle(), admission.watch_bans(), health.watch()]
+                    jobs = [service.close_idle(), service.tidy(), admission.watch_bans(), health.watch()]
                     jobs += [_end_of(sitting)] if sitting else []
                     watching = [tasks.create_task(job) for job in jobs]
                     stop = stop_signal()

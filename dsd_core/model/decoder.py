@@ -32,7 +32,7 @@ class Decoder:
     head: Layout | None
     """Hidden states to scores, where the span ends the model."""
     last_mlp: AskedRows | None
-    """There as well."""
+    """The last layer's, where the span ends the model: it is told which rows are asked for."""
     weight_bytes: int
 
 
@@ -54,7 +54,7 @@ def load_decoder(
     layouts = Layouts()
     layouts.replace_in(base)
     laid_out_head = None if head is None else _lay_out_head(base, head, layouts)
-    last_mlp = None if head is None else _ask_last_mlp(base)
+    last_mlp = None if head is None else _replace_last_mlp(base)
     give_back()
     return Decoder(base, shortcuts.take(base), laid_out_head, last_mlp, weight_bytes)
 
@@ -74,7 +74,7 @@ def _lay_out_head(base: Any, head: torch.Tensor, layouts: Layouts) -> Layout:
     return laid_out
 
 
-def _ask_last_mlp(base: Any) -> AskedRows:
+def _replace_last_mlp(base: Any) -> AskedRows:
     base.layers[-1].mlp = AskedRows(base.layers[-1].mlp)
     return base.layers[-1].mlp  # type: ignore[no-any-return]
 

@@ -224,7 +224,7 @@ async def test_a_node_gives_back_what_frames_were_computed_in_once_no_session_is
     given_back: list[int] = []
     node = await new_swarm.start(target, range(LAYERS))
     monkeypatch.setattr(service, "give_back", lambda: given_back.append(node.sessions))
-    watch = asyncio.create_task(node.service.close_idle(every=0.02))
+    watch = asyncio.create_task(node.service.tidy(every=0.02))
     try:
         async with open_raw([node]) as left_open:
             async with open_raw([node]) as closed:

@@ -86,6 +86,7 @@ class ModelSourceOfDrafts:
     def _make(self, rule: ChoiceRule, capacity: int) -> Drafter:
         from dsd_core.model.drafter import ModelDrafter
 
+        self._span.use_few_cores()
         model = ModelDrafter(self._span, rule, capacity, positions=self._source.max_positions, sharpness=self._sharpness)
         return Stepwise(Seconded(model))
 

@@ -424,6 +424,7 @@ class Session:
             remaining=answer.remaining,
             now=now,
             capacity=self.config.capacity,
+            chunk=self.config.chunk,
         )
         for move in self._policy.moves(view):
             match move:

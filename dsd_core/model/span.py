@@ -32,6 +32,9 @@ DTYPE_NAMES = {
     "float16": torch.float16,
 }
 
+BYTES_A_CORE = 8 << 20
+"""Of weights. With fewer to read and multiply, cores spend longer waiting for each other than they save."""
+
 
 @dataclass(frozen=True, slots=True)
 class SpanInput:
@@ -92,6 +95,11 @@ class Span:
         chosen_dtype = choose_dtype(dtype, chosen_device, source)
         decoder = load_decoder(source, layers, chosen_dtype, chosen_device, progress)
         return cls(source, layers, decoder, chosen_dtype, chosen_device)
+
+    def use_few_cores(self) -> None:
+        """Let the calling thread share its products among no more cores than so few weights keep busy: others would spin,
+        and the machine may have better use for them."""
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), self.weight_bytes // BYTES_A_CORE)))
 
     def kv_bytes(self, slots: int) -> int:
         """What `reserve(slots)` takes."""

@@ -59,6 +59,20 @@ def test_a_prompt_gives_a_first_guess_and_no_more() -> None:
     assert estimates.measurements() == before
 
 
+def test_a_prompt_bounds_what_a_node_costs() -> None:
+    """Small frames that are larger in busy moments make a node look dear; a prompt's nodes had to share its time."""
+    estimates = Estimates()
+    estimates.on_answered(50, 0.1, ComputeTime(0.040, 0.010), is_usual=False)
+    for size, slowest in ((3, 0.005), (6, 0.011)) * 20:
+        estimates.on_answered(size, 0.1, ComputeTime(4 * slowest, slowest), is_usual=True)
+    measured = estimates.measurements()
+    assert measured.node_seconds == pytest.approx(0.010 / 50, rel=0.2)
+    assert measured.pipeline_node_seconds == pytest.approx(0.040 / 50, rel=0.2)
+    for _ in range(1000):
+        estimates.on_answered(3, 0.1, ComputeTime(0.020, 0.005), is_usual=True)
+    assert estimates.measurements().node_seconds > 0.0005, "what is long ago fades"
+
+
 def test_acceptance_starts_at_seven_tenths_and_follows() -> None:
     estimates = Estimates()
     assert estimates.acceptance == pytest.approx(0.7)

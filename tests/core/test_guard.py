@@ -1,15 +1,17 @@
 from dsd_core.decoding.lookahead.guard import LOOK_TOKENS, TOKENS, TRIAL_TOKENS, Guard
 
 
-def spend(guard: Guard, seconds_a_token: float, *, promised: float, start: float) -> float:
-    """As many tokens as it takes to decide: more than a first look, where that finds nothing."""
+def spend(guard: Guard, seconds_a_token: float, *, promised: float, start: float, right: int = 1) -> float:
+    """As many tokens as it takes to decide: more than a first look, where that finds nothing. A miss comes after so many
+    right drafts."""
     now = start
     guard.on_tokens(1, now)
     while True:
-        now += 2 * seconds_a_token
-        guard.on_tokens(2, now)
+        now += (1 + right) * seconds_a_token
+        guard.on_tokens(1 + right, now)
         guard.on_judged(right=False)
-        guard.on_judged(right=True)
+        for _ in range(right):
+            guard.on_judged(right=True)
         if guard.is_due:
             guard.decide(promised)
             if not guard.has_looked:
@@ -100,6 +102,32 @@ def test_a_first_look_that_took_a_bad_moment_for_slowness_costs_one_trial() -> N
     for _ in range(4):
         now = spend(guard, 0.060, promised=0.040, start=now)
         assert not guard.engaged
+
+
+def test_luck_is_no_slowness_but_what_goes_on_is() -> None:
+    """With nine drafts of ten right a hundred tokens hold ten misses, and a few more or fewer of them cost nothing."""
+    guard = Guard()
+    now = spend(guard, 0.0390, promised=0.040, start=0.0, right=9)
+    now = spend(guard, 0.0400, promised=0.040, start=now, right=9)
+    assert not guard.engaged, "the trial has shown nothing better"
+    now = spend(guard, 0.0455, promised=0.040, start=now, right=9)
+    assert not guard.engaged, "within what luck does"
+    windows = 0
+    while not guard.engaged:
+        now, windows = spend(guard, 0.0475, promised=0.040, start=now, right=9), windows + 1
+    assert windows <= 3
+
+
+def test_a_short_trial_is_not_believed_outright() -> None:
+    guard, now = Guard(), 0.0
+    now = spend(guard, 0.0390, promised=0.040, start=now, right=9)
+    assert guard.engaged, "a trial"
+    now = spend(guard, 0.0250, promised=0.040, start=now, right=9)
+    assert guard.engaged, "far better, though luck it may have been"
+    now = spend(guard, 0.0390, promised=0.040, start=now, right=9)
+    assert not guard.engaged, "longer, it is as was promised"
+    spend(guard, 0.0340, promised=0.040, start=now, right=9)
+    assert not guard.engaged, "so streaming, which is better, stays"
 
 
 def test_a_drafter_that_says_nothing_is_not_looked_at_early() -> None:

@@ -110,7 +110,7 @@ def a_view(*drafts: int, tip_sent: bool = False, **changes: object) -> View:
     lane = Lane(LaneId(1), RoundClock(10.0))
     if tip_sent:
         lane.frame([(tree.tip, True)], keep=tree.tip)
-    usual = {"is_prompt": False, "drafting": False, "remaining": 10, "now": 0.0, "capacity": 64}
+    usual = {"is_prompt": False, "drafting": False, "remaining": 10, "now": 0.0, "capacity": 64, "chunk": 512}
     return View(**{"tree": tree, "lanes": (lane,)} | usual | changes)
 
 

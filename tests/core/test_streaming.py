@@ -97,6 +97,18 @@ def test_it_says_what_it_goes_by() -> None:
     assert 0.4 < report["acceptance"] < 0.6
 
 
+def test_of_a_prompt_in_several_frames_the_last_ones_time_is_the_last_ones() -> None:
+    """Ten tokens in frames of four: the verdict's time is that of two nodes."""
+    learnt = Streaming(4)
+    session = Session(learnt, SessionConfig(200, draft_slack=100, chunk=4))
+    session.step(Ask(tuple(range(10)), 20), 0.0)
+    session.step(LaneOpened(0), 0.0)
+    session.step(VerdictsArrived(0, (Verdict(10, 9, 1.0),), ComputeTime(0.020, 0.0055)), 0.1)
+    other = Experience()
+    other.estimates.on_answered(2, 0.1, ComputeTime(0.020, 0.0055), is_usual=False)
+    assert learnt.experience.estimates.measurements() == other.estimates.measurements()
+
+
 def test_one_frame_at_a_time_does_not_wait_for_a_drafter_that_has_stalled() -> None:
     learnt = Experience(guard=Guard(engaged=True))
     learnt.estimates.on_drafted(1, 0.002)

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from dsd_core.errors import (
 )
 from dsd_core.model import decoder, span
 from dsd_core.model.source import resolve
-from dsd_core.model.span import Span, SpanInput
+from dsd_core.model.span import BYTES_A_CORE, Span, SpanInput
 from dsd_core.model.weight_file import WeightFile
 from tests.model.conftest import LAYERS, VOCABULARY, MakeTiny, Tiny, TreeSession, assert_same_scores
 
@@ -49,6 +50,21 @@ def test_a_span_says_what_it_is(llama: Tiny) -> None:
     assert (first.hidden_size, first.vocab_size, first.dtype) == (32, VOCABULARY, torch.float32)
     assert first.layers == range(0, 1)
     assert first.device == torch.device("cpu") or torch.cuda.is_available()
+
+
+def test_a_small_span_leaves_the_other_cores_alone_in_its_own_thread(llama: Tiny) -> None:
+    span = Span.load(llama.source, range(4))
+
+    def small_span() -> int:
+        torch.set_num_threads(4)
+        span.use_few_cores()
+        return torch.get_num_threads()
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(small_span).result() == 1
+        span.weight_bytes = 3 * BYTES_A_CORE
+        assert thread.submit(small_span).result() == 3
+    assert torch.get_num_threads() == 1, "of this thread, as before"
 
 
 def test_a_span_holds_the_weights_of_its_layers_only(llama: Tiny) -> None:

@@ -117,8 +117,11 @@ class Estimates:
     def on_answered(self, nodes: int, seconds: float, time: ComputeTime, *, is_usual: bool) -> None:
         """Verdicts for so many nodes of a frame came `seconds` after it was sent.
 
-        A prompt's frame is not usual: of another size, and the first of all, when nothing is warm. It gives a first guess.
+        A prompt's frame is not usual: of another size, and the first of all, when nothing is warm. It gives a first guess, and
+        bounds what a node costs: small frames in a busy moment, all of much the same size, can say anything about that.
         """
+        for fit, spent in ((self._slowest, time.slowest), (self._compute, time.total)):
+            fit.share(nodes, spent)
         if not is_usual and self._known:
             return
         self._known = True

@@ -4,17 +4,27 @@
     streaming --hardly faster than expected--> engaged for a trial: what it really takes corrects what is expected, and where
                                                that is less than streaming took it stays
     streaming --far slower, at a first look--> engaged too, for a trial if it never failed before
+
+What differs between ways to decode is what a miss costs, so it is misses that tell them apart: with nine drafts of ten right a
+hundred tokens hold ten, of which luck may cover five or none.
 """
 
 from dataclasses import dataclass
+from math import sqrt
 
 TOKENS = 96
 """Over which a speed is measured, and for how many tokens the guard stays engaged the first time."""
-LOOK_TOKENS, FAR_SLOWER = 24, 1.25
-"""So few tokens tell what is far slower than expected: a short answer must not be over before the guard has looked."""
+LOOK_TOKENS, LOOK_MISSES, FAR_SLOWER = 24, 12, 1.25
+"""So few tell what is far slower than expected: a short answer must not be over before the guard has looked."""
 MOST_TOKENS = 3072
 """For how many it stays engaged at most: each failure of streaming in a row doubles it."""
 TOLERANCE = 1.03
+LUCK = 0.5
+"""Of a time a token, as a share: what chance adds or takes where one miss was seen and nearly all drafts are right."""
+KEPT = 0.5
+"""What the tokens before the last decision still count for, while streaming goes on."""
+SURE_MISSES = 4
+"""So many make what one frame at a time took weigh as much as what was believed of it before."""
 NEAR = 0.87
 """From this share of what is expected on, it is worth finding out: the sums leave out whatever processes share, and streaming
 shares more than one frame at a time does."""
@@ -41,7 +51,9 @@ class Guard:
     """For how many tokens it was engaged last, trials aside."""
     _is_trial: bool = False
     _streamed: float = 1.0
-    """What streaming took at last, as a share of what one frame at a time was promised to take for the same text."""
+    """What streaming has taken of late, as a share of what one frame at a time was promised to take for the same text ..."""
+    _streamed_misses: float = 0.0
+    """... over so many misses."""
     _right: int = 0
     _judged: int = 0
     _tokens: int = 0
@@ -63,7 +75,7 @@ class Guard:
     @property
     def _may_look(self) -> bool:
         """A drafter that has stalled says nothing that could be judged, and one frame at a time is no better without it."""
-        return not self.engaged and not self.has_looked and self._judged >= LOOK_TOKENS // 2
+        return not self.engaged and not self.has_looked and self._misses >= LOOK_MISSES
 
     @property
     def _enough(self) -> int:
@@ -75,6 +87,10 @@ class Guard:
     def _has_failed(self) -> bool:
         """Streaming has, the last time: it is tried for shorter."""
         return self._stay >= TOKENS
+
+    @property
+    def _misses(self) -> int:
+        return self._judged - self._right
 
     def acceptance(self, otherwise: float) -> float:
         """The share of right first candidates among these very tokens: luck with the text is no merit of a way to decode."""
@@ -106,30 +122,42 @@ class Guard:
 
     def _judge(self, taken: float, *, is_first_look: bool) -> None:
         if self.engaged:
-            self._correction = min(max(taken, 1 / MOST_WRONG), MOST_WRONG)
-            self.engaged = self._is_trial and taken * TOLERANCE < self._streamed
-            if self.engaged:
-                self._stay_longer()
-            self._is_trial = False
+            self._judge_one_at_a_time(taken)
         elif is_first_look and not self._has_failed:
-            self._try(taken)
+            self._streamed = taken
+            self._try()
         else:
             self._judge_streaming(taken)
 
+    def _judge_one_at_a_time(self, taken: float) -> None:
+        self.engaged = self._is_trial and taken * (TOLERANCE + self._luck(self._misses)) < self._streamed
+        if self.engaged:
+            self._stay_longer()
+        sureness = self._misses / (self._misses + SURE_MISSES)
+        self._correction += sureness * (min(max(taken, 1 / MOST_WRONG), MOST_WRONG) - self._correction)
+        self._is_trial = False
+        self._streamed_misses = 0.0
+
     def _judge_streaming(self, taken: float) -> None:
         self._untried += 1
-        if taken > TOLERANCE * self._correction:
+        before, misses = KEPT * self._streamed_misses, max(1, self._misses)
+        self._streamed_misses = before + misses
+        self._streamed += misses / self._streamed_misses * (taken - self._streamed)
+        if self._streamed > (TOLERANCE + self._luck(self._streamed_misses)) * self._correction:
             self._stay_longer()
             self._engage()
-        elif taken > NEAR * self._correction and self._untried > TRIAL_AFTER:
-            self._try(taken)
+        elif self._streamed > NEAR * self._correction and self._untried > TRIAL_AFTER:
+            self._try()
         else:
             self._stay = TOKENS // 2
             self._correction **= FADING
 
-    def _try(self, taken: float) -> None:
+    def _luck(self, misses: float) -> float:
+        """How far chance may take a time a token, as a share of it. Where every draft misses there is none."""
+        return LUCK * self.acceptance(0.0) / sqrt(max(1.0, misses))
+
+    def _try(self) -> None:
         """One frame at a time, to see whether it is better than what streaming took."""
-        self._streamed = taken
         self._is_trial = True
         self._engage()
 

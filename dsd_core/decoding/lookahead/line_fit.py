@@ -1,6 +1,9 @@
 """A straight line through recent measurements."""
 
+import math
 from dataclasses import dataclass
+
+_LOOSENING = 1 + 1 / 256
 
 
 @dataclass(slots=True)
@@ -13,6 +16,8 @@ class LineFit:
     memory: float = 32.0
     scatter: float = 0.0
     """Squared deviations of x, summed, below which the slope is not forgotten: where x hardly differ nothing is learnt."""
+    steepest: float = math.inf
+    """The slope is at most this."""
     weight: float = 0.0
     mean_x: float = 0.0
     mean_y: float = 0.0
@@ -27,6 +32,10 @@ class LineFit:
         self.mean_x, self.mean_y = x, y
         self._xx = self.scatter
         self._xy = self.scatter * y * growth / (1 + growth * (x - 1))
+
+    def share(self, x: float, y: float) -> None:
+        """Of a whole y each x adds no more than its share, however steep a busy moment made the line look."""
+        self.steepest = min(_LOOSENING * self.steepest, y / x)
 
     def add(self, x: float, y: float) -> None:
         keep = 1.0 - 1.0 / self.memory
@@ -43,7 +52,7 @@ class LineFit:
     @property
     def slope(self) -> float:
         """At least 0: more work never takes less time."""
-        return max(0.0, self._xy / self._xx) if self._xx > 1e-12 else 0.0
+        return min(max(0.0, self._xy / self._xx), self.steepest) if self._xx > 1e-12 else 0.0
 
     def at(self, x: float) -> float:
         """The fitted y, 0 before the first point."""

@@ -31,6 +31,8 @@ class View:
     now: float
     capacity: int
     """Positions that the stages hold."""
+    chunk: int
+    """Nodes of a frame, at most: more go out as several, all of this size but the last."""
 
     @property
     def tip_sent(self) -> bool:

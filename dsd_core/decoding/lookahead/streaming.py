@@ -243,7 +243,8 @@ class Streaming(Lookahead):
         service = self._estimates.service(len(nodes))
         rest = self._estimates.round_trip(len(nodes)) - service
         is_usual = len(path) <= 1 and not view.is_prompt
-        self._paces[lane.id].send(Passage(frozenset(nodes), view.now, service, rest, is_usual))
+        last = nodes[-1 - (len(nodes) - 1) % view.chunk :]
+        self._paces[lane.id].send(Passage(frozenset(last), view.now, service, rest, is_usual))
 
     def on_drafted(self, tokens: int, seconds: float) -> None:
         steps = max(1, tokens) if self._falls_back else 1

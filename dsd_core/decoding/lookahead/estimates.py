@@ -120,8 +120,9 @@ class Estimates:
         A prompt's frame is not usual: of another size, and the first of all, when nothing is warm. It gives a first guess, and
         bounds what a node costs: small frames in a busy moment, all of much the same size, can say anything about that.
         """
-        for fit, spent in ((self._slowest, time.slowest), (self._compute, time.total)):
-            fit.share(nodes, spent)
+        fits = (self._slowest, time.slowest), (self._compute, time.total)
+        for fit, spent in fits:
+            fit.bound(nodes, spent)
         if not is_usual and self._known:
             return
         self._known = True
@@ -129,7 +130,7 @@ class Estimates:
         if is_usual and time.slowest > 0:
             waited = (seconds - time.total - self._transit.seconds) / time.slowest
             self._crowding += _CROWDING_WEIGHT * (min(max(waited, 0.0), _MOST_CROWDED) - self._crowding)
-        for fit, spent in ((self._slowest, time.slowest), (self._compute, time.total)):
+        for fit, spent in fits:
             if not fit.weight:
                 fit.assume(nodes, spent, _GROWTH)
             if is_usual:

@@ -33,9 +33,10 @@ class LineFit:
         self._xx = self.scatter
         self._xy = self.scatter * y * growth / (1 + growth * (x - 1))
 
-    def share(self, x: float, y: float) -> None:
-        """Of a whole y each x adds no more than its share, however steep a busy moment made the line look."""
-        self.steepest = min(_LOOSENING * self.steepest, y / x)
+    def bound(self, x: float, y: float) -> None:
+        """Each x adds no more than its share of y, however steep the points make the line look. That fades too."""
+        if y > 0:
+            self.steepest = min(_LOOSENING * self.steepest, y / x)
 
     def add(self, x: float, y: float) -> None:
         keep = 1.0 - 1.0 / self.memory

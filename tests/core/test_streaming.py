@@ -109,6 +109,22 @@ def test_of_a_prompt_in_several_frames_the_last_ones_time_is_the_last_ones() -> 
     assert learnt.experience.estimates.measurements() == other.estimates.measurements()
 
 
+def test_what_streaming_had_asked_for_is_sent_as_far_as_there_is_room() -> None:
+    """It falls back while the drafter is at work on four candidates of the next tip, and two more positions are reserved."""
+    policy = Streaming(4)
+    session = Session(policy, SessionConfig(7))
+    session.step(Ask((5, 6, 7), 4), 0.0)
+    session.step(LaneOpened(0), 0.0)
+    session.step(VerdictsArrived(0, (Verdict(3, 9, 1.0),), TIME), 0.1)
+    session.step(drafted(1, 3, 0.5), 0.1001)
+    [draft] = [action for action in session.step(drafted(2, 4, 0.9, 0.05), 0.1002) if isinstance(action, Draft)]
+    assert 5 in draft.parents
+    policy.experience.guard.engaged = True
+    assert not frames(session.step(VerdictsArrived(0, (Verdict(4, 1, 1.0),), TIME), 0.15))
+    [frame] = frames(session.step(drafted(3, 5, 0.9, 0.05, 0.03, 0.01), 0.16))
+    assert len(frame.nodes) == 1 + 2
+
+
 def test_one_frame_at_a_time_does_not_wait_for_a_drafter_that_has_stalled() -> None:
     learnt = Experience(guard=Guard(engaged=True))
     learnt.estimates.on_drafted(1, 0.002)

@@ -48,10 +48,19 @@ class View:
         """The last position whose verdict can be of use."""
         return self.tree.tip.position + self.remaining - 1
 
+    @property
+    def room(self) -> int:
+        """How many drafts the stages can hold beside those that they hold."""
+        return self._free + sum(not self.is_sent(node.id) for node in self.tree.drafts())
+
     def has_room(self, drafts: int) -> bool:
         """Whether the stages can hold so many drafts beside those that they hold."""
-        free = self.capacity - len(self.tree) + 1
-        return drafts <= free or drafts <= free + sum(not self.is_sent(node.id) for node in self.tree.drafts())
+        return drafts <= self._free or drafts <= self.room
+
+    @property
+    def _free(self) -> int:
+        """The same if they held all that was drafted."""
+        return self.capacity - len(self.tree) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +137,8 @@ class Blocking(Lookahead):
         proposal = (Propose((tip.id,), steps),) if steps > 0 and not tip.expanded and not tip.children else ()
         if view.is_prompt:
             return (Verify(view.lanes[0].id), *proposal)
-        return proposal or (Verify(view.lanes[0].id, tuple(node.id for node in view.tree.drafts())),)
+        # Streaming that has just fallen back may find more drafts than there is room for.
+        return proposal or (Verify(view.lanes[0].id, tuple(node.id for node in view.tree.drafts())[: view.room]),)
 
     def on_drafted(self, tokens: int, seconds: float) -> None:
         self._length.on_drafted(tokens, seconds)

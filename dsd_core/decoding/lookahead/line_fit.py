@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 _LOOSENING = 1 + 1 / 256
+"""Of a bound, with each look: machines change, and slower than points are forgotten."""
 
 
 @dataclass(slots=True)

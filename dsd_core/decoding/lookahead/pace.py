@@ -19,6 +19,7 @@ class Passage:
     """A frame's way through the slowest stage. Durations in seconds."""
 
     nodes: frozenset[NodeId]
+    """Where it takes several frames, as a prompt may, those of the last: its verdicts end the way."""
     sent_at: float
     service: float
     rest: float

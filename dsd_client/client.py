@@ -25,7 +25,7 @@ from dsd_client.peer_view import PeerView
 from dsd_client.relaxation import Asked, Relaxer
 from dsd_client.remote_drafter import SwarmSource
 from dsd_client.results import Chunk, Result
-from dsd_client.stage import Stage
+from dsd_client.stage import Stage, are_near
 from dsd_client.survey import survey
 from dsd_client.swarm import Swarm
 from dsd_client.target_model import TargetModel
@@ -35,6 +35,7 @@ from dsd_core.decoding.choice.acceptance import TOLERANCE_NATS
 from dsd_core.decoding.choice.audit import AUDIT_TOLERANCE_NATS, FLOOR
 from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.choice.target import ChoiceRule
+from dsd_core.decoding.lookahead.guard import Guard
 from dsd_core.decoding.lookahead.policy import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
 from dsd_core.decoding.lookahead.streaming import CANDIDATES, Experience, Streaming
 from dsd_core.decoding.session import Session, SessionConfig
@@ -263,7 +264,8 @@ class Client:
         )
         learnt_on = (*link.addresses, candidates)
         if isinstance(policy, Streaming):
-            policy = Streaming(candidates, options.get("lookahead"), self._experience.pop(learnt_on, None))
+            learnt = self._experience.pop(learnt_on, None) or _first_experience(link.stages, config.lanes)
+            policy = Streaming(candidates, options.get("lookahead"), learnt)
         session = Session(policy, config, relaxation.rule)
         async with Conversation(
             session, link, source, drafter, timeout=self._timeout, auditor=self._auditor
@@ -317,6 +319,12 @@ def _check(positions: int, options: ConversationOptions) -> None:
         raise UsageError(f"logprobs is {logprobs}; it must be between 0 and {MAX_TOP_COUNT}")
     if positions < 1:
         raise UsageError(f"a session of {positions} positions holds nothing; ask for at least 1 token")
+
+
+def _first_experience(stages: Sequence[Stage], lanes: int) -> Experience:
+    """Stages of this machine take from the drafter what it takes from them: whether it pays to have both compute at once has
+    to be seen. More lanes than one were asked for to be used at once."""
+    return Experience(guard=Guard.in_doubt() if lanes == 1 and are_near(stages) else Guard())
 
 
 def _policy(speculation: str, lookahead: int | None, candidates: int) -> Lookahead:

@@ -14,7 +14,7 @@ from dsd_client.auditing import Auditor
 from dsd_client.drafting import SessionDrafter
 from dsd_client.lane_link import LaneLink
 from dsd_client.lane_source import LaneSource
-from dsd_client.stage import Stage
+from dsd_client.stage import Stage, are_near
 from dsd_client.tracing import RequestTrace
 from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.events import (
@@ -49,8 +49,6 @@ EVENTS = 256
 """How many may wait; a lane that sends more has to wait itself."""
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 2.0
 """Between attempts to find a lane: at first, and in the long run."""
-NEAR_SECONDS = 0.010
-"""Stages that all answer sooner may compute on this machine."""
 
 
 class Conversation:
@@ -84,7 +82,7 @@ class Conversation:
         self._auditor = auditor
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(EVENTS)
         self._links: dict[LaneId, LaneLink] = {link.lane: link}
-        self._may_draft = link.answered if _is_near(link.stages) else link.begun
+        self._may_draft = link.answered if are_near(link.stages) else link.begun
         """On one machine, a drafter that reads keeps the prompt from the target, and there is no latency to hide yet."""
         self._closed_links_bytes = (0, 0)
         self._opening = asyncio.Lock()
@@ -304,7 +302,3 @@ class Conversation:
             await work(*given)
         except Exception as error:  # a bug too must reach whoever waits for the answer
             await self._events.put(error)
-
-
-def _is_near(stages: Sequence[Stage]) -> bool:
-    return max(stage.round_trip for stage in stages) < NEAR_SECONDS

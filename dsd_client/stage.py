@@ -1,5 +1,6 @@
 """A peer that holds a span of the model, and what it must not say."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc.aio
@@ -14,6 +15,9 @@ from dsd_core.wire import VERSIONS
 from dsd_core.wire.hidden import DType, dtype_from_wire
 from dsd_core.wire.v1 import stage_pb2
 from dsd_core.wire.versions import versions_from_wire
+
+NEAR_SECONDS = 0.010
+"""Less than links between machines of two homes take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,11 @@ class Stage:
 
     def __hash__(self) -> int:
         return hash(self.address)
+
+
+def are_near(stages: Sequence[Stage]) -> bool:
+    """They all answer so soon that they may compute on this very machine, and share it with the drafter."""
+    return max(stage.round_trip for stage in stages) < NEAR_SECONDS
 
 
 def require_sense(said: stage_pb2.DescribeResponse, address: Address) -> None:

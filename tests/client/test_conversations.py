@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dsd_client import Chunk, Client, FinishReason, SamplingParams, conversation
+from dsd_client import Chunk, Client, FinishReason, SamplingParams, stage
 from dsd_client.drafting import LocalDrafter
 from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.events import DraftedToken
@@ -437,7 +437,7 @@ async def test_on_one_machine_the_prompt_is_read_by_the_target_first(
     swarms: dict[int, InProcessSwarm], scripted: Any, prompt: list[int], monkeypatch: pytest.MonkeyPatch, is_near: bool
 ) -> None:
     """Over links the drafter reads it meanwhile."""
-    monkeypatch.setattr(conversation, "NEAR_SECONDS", math.inf if is_near else 0.0)
+    monkeypatch.setattr(stage, "NEAR_SECONDS", math.inf if is_near else 0.0)
     drafting = threading.Event()
     busy = swarms[2].nodes[0].engine._turn
     async with scripted(Scripted(lambda *_: drafting.set() or ())) as client:
@@ -447,6 +447,23 @@ async def test_on_one_machine_the_prompt_is_read_by_the_target_first(
         await answer
     assert began is not is_near
     assert drafting.is_set()
+
+
+@pytest.mark.parametrize(("near_seconds", "lanes", "engagements"), [(math.inf, 1, 1), (math.inf, 2, 0), (0.0, 1, 0)])
+async def test_near_stages_are_asked_one_frame_at_a_time_until_streaming_has_shown_that_it_is_better(
+    swarms: dict[int, InProcessSwarm],
+    target: TinyModel,
+    drafter: TinyModel,
+    prompt: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    near_seconds: float,
+    lanes: int,
+    engagements: int,
+) -> None:
+    monkeypatch.setattr(stage, "NEAR_SECONDS", near_seconds)
+    async with Client(swarms[2].addresses, str(target), str(drafter)) as client:
+        result = await client.generate(prompt, max_new_tokens=8, lanes=lanes)
+    assert result.stats.policy["guard_engagements"] == engagements
 
 
 async def test_drafting_has_a_thread_of_its_own(clients: Clients, prompt: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,18 @@ def test_it_engages_when_streaming_is_slower_than_promised_and_then_tries_again(
     assert guard.engagements == 1
 
 
+def test_in_doubt_it_begins_engaged_and_streaming_is_tried_for_less_long() -> None:
+    guard = Guard.in_doubt()
+    assert guard.engaged
+    assert guard.engagements == 1
+    first = spend(guard, 0.040, promised=0.040, start=0.0)
+    assert not guard.engaged
+    now = spend(guard, 0.060, promised=0.040, start=first)
+    assert guard.engaged, "it is no better"
+    assert now - first < first
+    assert spend(guard, 0.040, promised=0.040, start=now) - now > 1.5 * first, "and is left for longer"
+
+
 def test_it_leaves_alone_what_is_fast_enough() -> None:
     guard = Guard()
     spend(guard, 0.0300, promised=0.040, start=0.0)

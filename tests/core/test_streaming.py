@@ -8,7 +8,7 @@ from dsd_core.decoding.frames import ComputeTime, Frame, Verdict
 from dsd_core.decoding.lookahead.guard import Guard
 from dsd_core.decoding.lookahead.plan import Plan
 from dsd_core.decoding.lookahead.policy import Lookahead, Move, Propose, Verify, View
-from dsd_core.decoding.lookahead.streaming import Experience, Streaming
+from dsd_core.decoding.lookahead.streaming import FIRST_DRAFTS, Experience, Streaming
 from dsd_core.decoding.session import Session, SessionConfig
 
 WIDE = Cell(4, 10, 2, 5, 0.25)
@@ -123,6 +123,13 @@ def test_what_streaming_had_asked_for_is_sent_as_far_as_there_is_room() -> None:
     assert not frames(session.step(VerdictsArrived(0, (Verdict(4, 1, 1.0),), TIME), 0.15))
     [frame] = frames(session.step(drafted(3, 5, 0.9, 0.05, 0.03, 0.01), 0.16))
     assert len(frame.nodes) == 1 + 2
+
+
+def test_in_doubt_a_session_begins_with_a_few_drafts_and_one_frame_at_a_time() -> None:
+    session = Session(Streaming(experience=Experience(guard=Guard.in_doubt())), SessionConfig(200, draft_slack=100))
+    session.step(Ask((5, 6, 7), 20), 0.0)
+    [draft] = [action for action in session.step(LaneOpened(0), 0.0) if isinstance(action, Draft)]
+    assert (draft.candidates, draft.steps) == (1, FIRST_DRAFTS)
 
 
 def test_one_frame_at_a_time_does_not_wait_for_a_drafter_that_has_stalled() -> None:

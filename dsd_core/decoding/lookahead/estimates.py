@@ -65,6 +65,11 @@ class Estimates:
         return self._known
 
     @property
+    def drafting_known(self) -> bool:
+        """A draft step has been timed."""
+        return self._draft.weight > 0
+
+    @property
     def acceptance(self) -> float:
         """p, which starts at 0.7 with the weight of five tokens."""
         return min(self._right / self._judged, _SUREST)

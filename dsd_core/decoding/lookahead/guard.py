@@ -64,6 +64,11 @@ class Guard:
     _untried: int = TRIAL_AFTER
     """Decisions since a trial."""
 
+    @classmethod
+    def in_doubt(cls) -> "Guard":
+        """One that begins engaged, for as long as after a first failure: streaming has to show that it is better."""
+        return cls(engaged=True, engagements=1, _stay=2 * TOKENS)
+
     def pause(self) -> None:
         self._last = None
 

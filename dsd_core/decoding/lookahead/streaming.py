@@ -38,6 +38,8 @@ MOST_DRAFTS = 1024
 """That a session keeps; there the drafter rests."""
 NEAR_BEST = 0.3
 """A branch joins a draft step if it is at least so likely as the likeliest, relative to it."""
+FIRST_DRAFTS = 4
+"""Of one frame at a time, before it is known how long they take."""
 NOTHING_KNOWN = Plan(threshold=1.0, frame_nodes=1)
 """Before the first verdict: the tip alone, while the drafter goes on."""
 
@@ -287,4 +289,6 @@ class _BestLength(DraftLength):
         self._estimates = estimates
 
     def next(self) -> int:
+        if not self._estimates.drafting_known:
+            return FIRST_DRAFTS
         return best_blocking(self._estimates.measurements()).lookahead

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from dsd_client import Client
+from dsd_client import Client, stage
 from tests.conftest import InProcessSwarm, TinyModel
 
 PROMPT = "question: how many shells does mia have? answer: the quick"
@@ -39,6 +39,12 @@ async def clients(swarms: dict[int, InProcessSwarm], target: TinyModel, drafter:
             return opened[stages, name]
 
         yield client
+
+
+@pytest.fixture(autouse=True)
+def far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages of these tests are on this machine, where one frame at a time comes first; what is to be tested is streaming."""
+    monkeypatch.setattr(stage, "NEAR_SECONDS", 0.0)
 
 
 @pytest.fixture

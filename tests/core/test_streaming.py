@@ -7,8 +7,8 @@ from dsd_core.decoding.events import Ask, Branch, Draft, Drafted, DraftedToken, 
 from dsd_core.decoding.frames import ComputeTime, Frame, Verdict
 from dsd_core.decoding.lookahead.guard import Guard
 from dsd_core.decoding.lookahead.plan import Plan
-from dsd_core.decoding.lookahead.policy import Lookahead, Move, Propose, Verify, View
-from dsd_core.decoding.lookahead.streaming import FIRST_DRAFTS, Experience, Streaming
+from dsd_core.decoding.lookahead.policy import FIRST_DRAFTS, Lookahead, Move, Propose, Verify, View
+from dsd_core.decoding.lookahead.streaming import Experience, Streaming
 from dsd_core.decoding.session import Session, SessionConfig
 
 WIDE = Cell(4, 10, 2, 5, 0.25)

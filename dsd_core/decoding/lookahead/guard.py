@@ -4,6 +4,7 @@
     streaming --hardly faster than expected--> engaged for a trial: what it really takes corrects what is expected, and where
                                                that is less than streaming took it stays
     streaming --far slower, at a first look--> engaged too, for a trial if it never failed before
+    nothing known of stages nearby--> engaged at first
 
 What differs between ways to decode is what a miss costs, so it is misses that tell them apart: with nine drafts of ten right a
 hundred tokens hold ten, of which luck may cover five or none.
@@ -66,7 +67,7 @@ class Guard:
 
     @classmethod
     def in_doubt(cls) -> "Guard":
-        """One that begins engaged, for as long as after a first failure: streaming has to show that it is better."""
+        """One that begins engaged, for as long as after two failures: streaming has to show that it is better."""
         return cls(engaged=True, engagements=1, _stay=2 * TOKENS)
 
     def pause(self) -> None:

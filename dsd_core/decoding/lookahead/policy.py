@@ -14,6 +14,9 @@ from dsd_core.decoding.lane import Lane
 from dsd_core.decoding.lookahead.line_fit import LineFit
 from dsd_core.decoding.tree import TokenTree, TreeNode
 
+FIRST_DRAFTS = 4
+"""Of one frame at a time, before it is known what pays."""
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -196,7 +199,7 @@ class AdaptiveLength(DraftLength):
     _since_draft: int = 0
 
     def next(self) -> int:
-        best = min(range(self.longest + 1), key=self._seconds_a_token) if self._round_trip.weight else 4
+        best = min(range(self.longest + 1), key=self._seconds_a_token) if self._round_trip.weight else FIRST_DRAFTS
         return best or int(self._since_draft >= self.probe_every)
 
     def on_drafted(self, tokens: int, seconds: float) -> None:

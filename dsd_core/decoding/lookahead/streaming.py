@@ -27,7 +27,7 @@ from dsd_core.decoding.lookahead.estimates import Estimates
 from dsd_core.decoding.lookahead.guard import Guard
 from dsd_core.decoding.lookahead.pace import Pace, Passage
 from dsd_core.decoding.lookahead.plan import Measurements, Plan, best_blocking, plan
-from dsd_core.decoding.lookahead.policy import Blocking, DraftLength, Lookahead, Move, Propose, Verify, View
+from dsd_core.decoding.lookahead.policy import FIRST_DRAFTS, Blocking, DraftLength, Lookahead, Move, Propose, Verify, View
 from dsd_core.decoding.lookahead.prospects import Prospect, Prospects
 from dsd_core.decoding.tree import TreeNode
 
@@ -38,8 +38,6 @@ MOST_DRAFTS = 1024
 """That a session keeps; there the drafter rests."""
 NEAR_BEST = 0.3
 """A branch joins a draft step if it is at least so likely as the likeliest, relative to it."""
-FIRST_DRAFTS = 4
-"""Of one frame at a time, before it is known how long they take."""
 NOTHING_KNOWN = Plan(threshold=1.0, frame_nodes=1)
 """Before the first verdict: the tip alone, while the drafter goes on."""
 

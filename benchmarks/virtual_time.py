@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,8 +199,7 @@ class World:
                 case Send():
                     self._transmit(action.lane, 0, action.frame, NO_TIME)
                 case Draft():
-                    steps = self._cell.draft * action.steps * (1 + BRANCH_SHARE * (len(action.parents) - 1))
-                    self._later(steps, partial(self._step, Drafted(action.request, self._branches(action))))
+                    self._draft(action)
                 case Emit():
                     self.committed_at += [self.now] * len(action.tokens)
                 case Finish():
@@ -209,6 +209,12 @@ class World:
         return self._cell.delay * (1 + self._weather.jitter * self._chance.random())
 
     # -- drafter -------------------------------------------------------------------------------------------------------
+
+    def _draft(self, draft: Draft) -> None:
+        branches = self._branches(draft)
+        steps = max(len(branch.tokens) for branch in branches)
+        milliseconds = self._cell.draft * steps * (1 + BRANCH_SHARE * (len(draft.parents) - 1))
+        self._later(milliseconds, partial(self._step, Drafted(draft.request, branches)))
 
     def _branches(self, draft: Draft) -> tuple[Branch, ...]:
         return tuple(branch for parent in draft.parents for branch in self._branches_after(parent, draft))
@@ -221,8 +227,8 @@ class World:
         if draft.candidates > 1:
             return [Branch(parent, (token,), rank) for rank, token in enumerate(self._candidates(position, right, draft))]
         chain: list[DraftedToken] = []
-        for step in range(draft.steps):
-            chain.append(self._candidates(position + step, right, draft)[0])
+        while len(chain) < draft.steps and prod(drafted.confidence for drafted in chain) >= draft.least:
+            chain.append(self._candidates(position + len(chain), right, draft)[0])
             right = right and chain[-1].token == RIGHT
         return [Branch(parent, tuple(chain))]
 

@@ -31,8 +31,10 @@ class WrongDrafter:
     def name(self) -> str:
         return f"anything but {self.right.name}"
 
-    async def propose(self, contexts: Contexts, *, steps: int, candidates: int) -> tuple[Proposal, ...]:
-        proposals = await self.right.propose(contexts, steps=steps, candidates=candidates)
+    async def propose(
+        self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0
+    ) -> tuple[Proposal, ...]:
+        proposals = await self.right.propose(contexts, steps=steps, candidates=candidates, least=least)
         return tuple(tuple(tuple(map(self._wrong, branch)) for branch in proposal) for proposal in proposals)
 
     async def close(self) -> None:

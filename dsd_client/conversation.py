@@ -284,7 +284,7 @@ class Conversation:
     async def _draft(self, draft: Draft, contexts: Contexts) -> None:
         assert self._drafter is not None, "a policy that drafts comes with a drafter"
         await self._may_draft.wait()
-        proposals = await self._drafter.propose(contexts, steps=draft.steps, candidates=draft.candidates)
+        proposals = await self._drafter.propose(contexts, steps=draft.steps, candidates=draft.candidates, least=draft.least)
         branches = tuple(
             Branch(parent, tokens, rank)
             for parent, proposal in zip(draft.parents, proposals, strict=True)

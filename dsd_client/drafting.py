@@ -23,7 +23,9 @@ class SessionDrafter(Protocol):
         """What drafts, and why nothing better does."""
         ...
 
-    async def propose(self, contexts: Contexts, *, steps: int, candidates: int) -> tuple[Proposal, ...]: ...
+    async def propose(
+        self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0
+    ) -> tuple[Proposal, ...]: ...
 
     async def close(self) -> None:
         """Give its memory back, after what it is at work on."""
@@ -45,8 +47,10 @@ class LocalDrafter:
         self._made: Drafter | None = None
         self._thread = thread
 
-    async def propose(self, contexts: Contexts, *, steps: int, candidates: int) -> tuple[Proposal, ...]:
-        return await self._thread.submit(lambda: self._drafter().propose(contexts, steps=steps, candidates=candidates))
+    async def propose(self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0) -> tuple[Proposal, ...]:
+        return await self._thread.submit(
+            lambda: self._drafter().propose(contexts, steps=steps, candidates=candidates, least=least)
+        )
 
     async def close(self) -> None:
         await self._thread.submit(self._close)

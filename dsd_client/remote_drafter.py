@@ -81,24 +81,26 @@ class RemoteDrafter:
         except DsdError as failure:
             self._give_up(failure)
 
-    async def propose(self, contexts: Contexts, *, steps: int, candidates: int) -> tuple[Proposal, ...]:
+    async def propose(
+        self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0
+    ) -> tuple[Proposal, ...]:
         async with self._asking:
             try:
                 if self.failure is None:
-                    return await self._ask(contexts, steps, candidates)
+                    return await self._ask(contexts, steps, candidates, least)
             except DsdError as failure:
                 self._give_up(failure)
             except asyncio.CancelledError:
                 self._give_up(PeerLost("the last question was taken back"))
                 raise
-        return await self._instead.propose(contexts, steps=steps, candidates=candidates)
+        return await self._instead.propose(contexts, steps=steps, candidates=candidates, least=least)
 
     async def close(self) -> None:
         self._call.cancel()  # the end of the stream is the end of the session
         await self._instead.close()
 
-    async def _ask(self, contexts: Contexts, steps: int, candidates: int) -> tuple[Proposal, ...]:
-        message = self._trunk.to_wire(contexts, steps=steps, candidates=candidates)
+    async def _ask(self, contexts: Contexts, steps: int, candidates: int, least: float) -> tuple[Proposal, ...]:
+        message = self._trunk.to_wire(contexts, steps=steps, candidates=candidates, least=least)
         seconds = ANSWER_SECONDS + READ_SECONDS * (len(message.trunk) + steps)
         answer = await self._exchange(drafter_pb2.StreamDraftsRequest(contexts=message), seconds)
         return proposals_from_wire(

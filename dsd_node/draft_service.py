@@ -92,9 +92,11 @@ class DraftService(drafter_pb2_grpc.DraftServiceServicer):
         self, drafter: Drafter, trunk: TrunkReceiver, message: drafter_pb2.DraftContexts
     ) -> drafter_pb2.StreamDraftsResponse:
         contexts = trunk.from_wire(message)
-        steps, candidates = message.steps, message.candidates
+        steps, candidates, least = message.steps, message.candidates, message.least
         asked_at = asyncio.get_running_loop().time()
-        proposals = await self._engine.run(lambda: drafter.propose(contexts, steps=steps, candidates=candidates))
+        proposals = await self._engine.run(
+            lambda: drafter.propose(contexts, steps=steps, candidates=candidates, least=least)
+        )
         self._metrics.on_drafted(asyncio.get_running_loop().time() - asked_at)
         return proposals_to_wire(proposals)
 

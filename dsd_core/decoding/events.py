@@ -121,13 +121,15 @@ Event = Ask | Drafted | LaneOpened | LaneLost | LaneDraining | VerdictsArrived |
 class Draft:
     """Propose up to `candidates` branches of up to `steps` tokens after each of `parents`, and answer with Drafted.
 
-    Branches of one parent differ in their first token and are ranked from 0. All parents make one batch.
+    Branches of one parent differ in their first token and are ranked from 0. All parents make one batch. What is less likely
+    than `least` to be right as a whole need not go on.
     """
 
     request: DraftId
     parents: tuple[NodeId, ...]
     steps: int
     candidates: int = 1
+    least: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -445,7 +445,7 @@ class Session:
         request = _Request(self._next_draft, move.parents, move.steps, move.candidates, now, is_prompt)
         self._next_draft = DraftId(request.id + 1)
         self._drafting = request
-        return Draft(request.id, move.parents, move.steps, move.candidates)
+        return Draft(request.id, move.parents, move.steps, move.candidates, move.least)
 
     def _send(self, move: Verify, now: float, *, is_prompt: bool) -> list[Action]:
         """Frames for what the lane lacks of the path, the drafts in the last one. Only the tip and drafts want verdicts."""

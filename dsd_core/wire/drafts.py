@@ -21,7 +21,9 @@ class TrunkSender:
     def __init__(self) -> None:
         self._sent: Sequence[TokenId] = ()
 
-    def to_wire(self, contexts: Contexts, *, steps: int, candidates: int) -> drafter_pb2.DraftContexts:
+    def to_wire(
+        self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0
+    ) -> drafter_pb2.DraftContexts:
         keep = common_prefix(self._sent, contexts.trunk)
         self._sent = contexts.trunk
         return drafter_pb2.DraftContexts(
@@ -31,6 +33,7 @@ class TrunkSender:
             tail_tokens=[token for tail in contexts.tails for token in tail],
             steps=steps,
             candidates=candidates,
+            least=least,
         )
 
 
@@ -54,6 +57,8 @@ class TrunkReceiver:
             raise ProtocolError(f"1 to {MAX_CONTEXTS} contexts are drafted for at once, not {len(message.tail_lengths)}")
         if not (1 <= message.steps <= MAX_STEPS and 1 <= message.candidates <= MAX_CANDIDATES):
             raise ProtocolError(f"drafts are 1 to {MAX_STEPS} steps deep and have 1 to {MAX_CANDIDATES} candidates")
+        if not 0 <= message.least <= 1:
+            raise ProtocolError(f"runs are drafted while they are likely to be right, and {message.least} is no likelihood")
         if message.keep > len(self._trunk):
             raise ProtocolError(f"{message.keep} committed tokens are to be kept, and {len(self._trunk)} were sent")
         longest = message.keep + len(message.trunk) + max(message.tail_lengths)

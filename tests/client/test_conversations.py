@@ -318,7 +318,7 @@ class Scripted:
             raise self.opening
         return LocalDrafter("scripted", lambda: self, self.thread)
 
-    def propose(self, contexts: Contexts, *, steps: int, candidates: int) -> Any:
+    def propose(self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0) -> Any:
         proposed = [self.script((*contexts.trunk, *tail), steps) for tail in contexts.tails]
         return tuple((run,) if run else () for run in proposed)
 

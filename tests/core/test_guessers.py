@@ -1,5 +1,9 @@
 """Lookup beside a model: each is believed as its record deserves."""
 
+from typing import Any
+
+import pytest
+
 from dsd_core.decoding.drafting.contexts import Candidates, Contexts
 from dsd_core.decoding.drafting.guessers import NgramGuesser, Seconded, Stepwise
 from dsd_core.decoding.drafting.hit_rates import MEMORY, HitRate, HitRates
@@ -87,6 +91,24 @@ def test_steps_follow_each_other_and_others_stay_single() -> None:
     proposals = Stepwise(Fixed((7, 0.5), (8, 0.25))).propose(Contexts(COPY, (text(), text(9))), steps=3, candidates=2)
     one, other = (DraftedToken(TokenId(7), 0.5),), (DraftedToken(TokenId(8), 0.25),)
     assert proposals == (((one * 3), other),) * 2
+
+
+@pytest.mark.parametrize(("least", "length"), [(0.0, 6), (0.1, 4), (0.125, 4), (0.2, 3), (0.5, 2), (0.6, 1), (1.0, 1)])
+def test_a_run_ends_where_it_is_likelier_wrong_than_it_may_be(least: float, length: int) -> None:
+    ((run,),) = Stepwise(Fixed((7, 0.5))).propose(Contexts(COPY, (text(),)), steps=6, candidates=1, least=least)
+    assert len(run) == length
+
+
+def test_runs_end_where_nothing_is_known() -> None:
+    asked = []
+
+    class Silent(Fixed):
+        def guess(self, contexts: Contexts, count: int) -> Any:
+            asked.append(contexts)
+            return ((),) * len(contexts.tails)
+
+    assert Stepwise(Silent()).propose(Contexts(COPY, (text(), text(9))), steps=6, candidates=2) == ((), ())
+    assert len(asked) == 1
 
 
 def test_a_hit_rate_starts_at_its_prior_and_forgets() -> None:

@@ -20,7 +20,7 @@ def live(length: AdaptiveLength, p: float, draft: float, traversal: float, per_n
     """Rounds as a session would report them."""
     chance = random.Random(seed)
     for _ in range(rounds):
-        k = length.next()
+        k = length.next().steps
         if k:
             length.on_drafted(k, k * draft * chance.uniform(0.95, 1.05))
         length.on_round_trip(k + 1, (traversal + per_node * (k + 1)) * chance.uniform(0.98, 1.02))
@@ -43,7 +43,7 @@ def test_it_finds_the_best_length(p: float, draft: float, traversal: float, per_
     for seed in range(9):
         length = AdaptiveLength()
         live(length, p, draft, traversal, per_node, rounds=200, seed=seed)
-        found.append(length.next())
+        found.append(length.next().steps)
     chosen = sorted(found)[4]
     assert abs(chosen - best) <= 1 or costs[chosen] <= 1.05 * costs[best], f"{chosen}, not {best}"
 
@@ -59,7 +59,7 @@ def test_with_exact_measurements_it_is_the_closed_form_within_a_step(p: float, d
     for place in range(2000):
         length.on_committed(Origin.ACCEPTED if (place * p) % 1 < p else Origin.RECOVERED)
     costs = [seconds_a_token(k, p, draft, traversal, 0.001) for k in range(17)]
-    assert abs(length.next() - costs.index(min(costs))) <= 1
+    assert abs(length.next().steps - costs.index(min(costs))) <= 1
 
 
 def test_a_useless_drafter_is_dropped_but_probed() -> None:
@@ -67,7 +67,7 @@ def test_a_useless_drafter_is_dropped_but_probed() -> None:
     live(length, 0.0, 0.02, 0.05, 0.001, rounds=300, seed=0)
     asked = []
     for _ in range(330):
-        asked.append(length.next())
+        asked.append(length.next().steps)
         if asked[-1]:
             length.on_drafted(asked[-1], 0.02)
         length.on_round_trip(asked[-1] + 1, 0.05)
@@ -80,22 +80,22 @@ def test_a_drafter_that_has_become_useful_is_used_again() -> None:
     length = AdaptiveLength()
     live(length, 0.0, 0.02, 0.2, 0.001, rounds=200, seed=0)
     live(length, 0.95, 0.002, 0.2, 0.001, rounds=6000, seed=1)
-    assert length.next() >= 4
+    assert length.next().steps >= 4
 
 
 def test_it_starts_with_a_few_tokens_and_never_exceeds_the_longest() -> None:
-    assert AdaptiveLength().next() == 4
+    assert AdaptiveLength().next().steps == 4
     length = AdaptiveLength(longest=6)
     live(length, 1.0, 0.0001, 1.0, 0.0, rounds=50, seed=0)
-    assert length.next() == 6
+    assert length.next().steps == 6
 
 
 def test_no_tokens_drafted_say_nothing_about_the_time_of_one() -> None:
     length = AdaptiveLength()
     live(length, 0.8, 0.01, 0.1, 0.001, rounds=100, seed=0)
-    before = length.next()
+    before = length.next().steps
     length.on_drafted(0, 1000.0)
-    assert length.next() == before
+    assert length.next().steps == before
 
 
 # -- moves -------------------------------------------------------------------------------------------------------------

@@ -69,6 +69,18 @@ def test_best_blocking_is_the_least_of_the_laws_sums(cell: Measurements, p: floa
     assert best.seconds_a_token <= cell.round_trip_seconds
 
 
+def test_a_run_may_go_on_while_another_draft_makes_tokens_at_the_speed_of_the_whole() -> None:
+    """At the best length one more draft is worth what it costs, and those after it are not."""
+    best = best_blocking(GPU)
+    assert best.least == pytest.approx((0.002 + 4 * 0.00025) / (0.7 * best.seconds_a_token))
+    assert GPU.acceptance**best.lookahead < best.least <= GPU.acceptance ** (best.lookahead - 1)
+
+
+@given(measured)
+def test_a_likelihood_is_asked_for_however_dear_drafts_are(cell: Measurements) -> None:
+    assert 0 < best_blocking(cell).least <= 1
+
+
 def test_small_drifts_change_no_plan() -> None:
     assert not replace(GPU, round_trip_seconds=0.075).has_moved(GPU)
     assert replace(GPU, round_trip_seconds=0.080).has_moved(GPU)

@@ -1,5 +1,7 @@
 """What the streaming policy does, move by move, and how fast it is, in virtual time (benchmarks/virtual_time)."""
 
+from statistics import mean
+
 import pytest
 
 from benchmarks.virtual_time import CALM, Acceptance, Cell, Run, Weather, World, acceptance, best_blocking, plain
@@ -172,7 +174,23 @@ def test_it_is_never_slower_than_plain_or_the_best_blocking(cell: Cell, p: float
 
 def first(whole: Acceptance, tokens: int) -> Acceptance:
     """What a run of so many tokens meets."""
-    return Acceptance(whole.ranks[: tokens + 1], whole.beliefs, whole.beliefs_off_the_path)
+    return part(whole, 0, tokens + 1)
+
+
+def part(whole: Acceptance, begin: int, end: int) -> Acceptance:
+    return Acceptance(whole.ranks[begin:end], whole.beliefs[begin:end], whole.beliefs_off_the_path)
+
+
+@pytest.mark.parametrize("p", [0.6, 0.75, 0.9])
+@pytest.mark.parametrize("cell", [ALONE, WIDE, Cell(1, 0, 1.3, 6, 0.15), Cell(4, 0.2, 1.3, 2.5, 0.1)])
+def test_one_frame_at_a_time_is_faster_than_any_one_length_of_it(cell: Cell, p: float) -> None:
+    """A drafter that knows when it is unsure need not draft on."""
+    ratios = []
+    for begin in range(0, 1900, 190):
+        text = part(acceptance(p), begin, begin + 191)
+        engaged = World(Streaming(experience=Experience(guard=Guard.in_doubt())), cell, text).run(190)
+        ratios.append(engaged.milliseconds / best_blocking(cell, text)[0])
+    assert mean(ratios) <= 0.99
 
 
 def test_a_liar_costs_no_speed() -> None:
@@ -184,9 +202,9 @@ def test_a_liar_costs_no_speed() -> None:
 
 @pytest.mark.parametrize("weather", [Weather(jitter=0.5), Weather(stragglers=0.05)], ids=["jitter", "stragglers"])
 def test_it_stays_ahead_in_rough_weather(weather: Weather) -> None:
-    mean = 1 + weather.jitter / 2 + 9 * weather.stragglers
+    usual = 1 + weather.jitter / 2 + 9 * weather.stragglers
     streamed = run(WIDE, 0.7, weather=weather)
-    assert streamed.milliseconds < 0.75 * mean * best_blocking(WIDE, acceptance(0.7))[0]
+    assert streamed.milliseconds < 0.75 * usual * best_blocking(WIDE, acceptance(0.7))[0]
 
 
 def test_the_guard_keeps_what_a_spoilt_plan_would_break(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,11 +86,11 @@ async def test_a_peer_drafts_as_a_model_here_would(start_drafter: Start, drafter
         for step in range(8):
             tails = ((), (TokenId(3),), (TokenId(3), TokenId(step)))
             contexts = Contexts(tuple(trunk), tails)
-            steps, candidates = 1 + step % 3, 1 + step % 4
-            answer = await session.say(contexts=sender.to_wire(contexts, steps=steps, candidates=candidates))
+            steps, candidates, least = 1 + step % 3, 1 + step % 4, 0.25 * (step // 2)
+            answer = await session.say(contexts=sender.to_wire(contexts, steps=steps, candidates=candidates, least=least))
             assert answer.tokens
             got = proposals_from_wire(answer, contexts=3, steps=steps, candidates=candidates, vocab_size=320)
-            expected = local.propose(contexts, steps=steps, candidates=candidates)
+            expected = local.propose(contexts, steps=steps, candidates=candidates, least=least)
             assert [[[t.token for t in run] for run in each] for each in got] == [
                 [[t.token for t in run] for run in each] for each in expected
             ]

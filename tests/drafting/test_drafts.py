@@ -24,9 +24,9 @@ def test_contexts_arrive_however_the_trunk_moves(seed: int) -> None:
         del_to = chance.randrange(len(trunk) + 1) if chance.random() < 0.3 else len(trunk)
         trunk = (*trunk[:del_to], *tokens(*chance.choices(range(9), k=chance.randrange(4))))[:50]
         tails = tuple(tokens(*chance.choices(range(9), k=chance.randrange(5))) for _ in range(chance.randint(1, 8)))
-        message = sender.to_wire(Contexts(trunk, tails), steps=3, candidates=2)
+        message = sender.to_wire(Contexts(trunk, tails), steps=3, candidates=2, least=0.25)
         assert receiver.from_wire(DraftContexts.FromString(message.SerializeToString())) == Contexts(trunk, tails)
-        assert (message.steps, message.candidates) == (3, 2)
+        assert (message.steps, message.candidates, message.least) == (3, 2, 0.25)
 
 
 def test_a_trunk_that_grows_is_not_sent_again() -> None:
@@ -56,6 +56,9 @@ HONEST: dict[str, Any] = {"trunk": [1, 2], "tail_lengths": [0, 1], "tail_tokens"
         {"steps": 65},
         {"candidates": 0},
         {"candidates": 9},
+        {"least": -0.5},
+        {"least": 1.5},
+        {"least": float("nan")},
     ],
     ids=str,
 )

@@ -46,8 +46,11 @@ class Drafter(Protocol):
     Not thread-safe; call `close` to give its memory back.
     """
 
-    def propose(self, contexts: Contexts, *, steps: int, candidates: int) -> tuple[Proposal, ...]:
-        """For each context up to `candidates` runs, the first of up to `steps` tokens, the others of one."""
+    def propose(self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0) -> tuple[Proposal, ...]:
+        """For each context up to `candidates` runs, the first of up to `steps` tokens, the others of one.
+
+        First runs grow while one of them is at least so likely to be right as a whole as `least`.
+        """
         ...
 
     def close(self) -> None: ...

@@ -1,5 +1,7 @@
 """N-gram lookup, alone and beside a model, and what makes a drafter of whatever guesses the next token."""
 
+from math import prod
+
 from dsd_core.decoding.drafting.contexts import Candidates, Contexts, Guesser, Proposal
 from dsd_core.decoding.drafting.hit_rates import HitRates
 from dsd_core.decoding.drafting.ngram import NgramIndex
@@ -71,17 +73,24 @@ class Stepwise:
     def __init__(self, guesser: Guesser) -> None:
         self._guesser = guesser
 
-    def propose(self, contexts: Contexts, *, steps: int, candidates: int) -> tuple[Proposal, ...]:
+    def propose(self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0) -> tuple[Proposal, ...]:
         """The first candidate of each context goes on for up to `steps` tokens, fewer where the guesser knows no more."""
         firsts = self._guesser.guess(contexts, candidates)
         runs = [first[:1] for first in firsts]
         for _ in range(1, steps):
+            if not any(run and _chance(run) >= least for run in runs):
+                break
             further = self._guesser.guess(contexts.beyond(runs), 1)
             runs = [(*run, *guess) for run, guess in zip(runs, further, strict=True)]
         return tuple(_branches(run, first[1:]) for run, first in zip(runs, firsts, strict=True))
 
     def close(self) -> None:
         self._guesser.close()
+
+
+def _chance(run: Candidates) -> float:
+    """That the target chooses all of its tokens."""
+    return prod(drafted.confidence for drafted in run)
 
 
 def _branches(run: Candidates, others: Candidates) -> Proposal:

@@ -85,15 +85,23 @@ class BestBlocking:
 
     lookahead: int
     seconds_a_token: float
+    least: float
+    """How likely a run must be right as a whole for one more draft after it, right with chance p, to gain what it costs."""
 
 
 def best_blocking(measured: Measurements) -> BestBlocking:
     """What streaming must never be slower than: (k t_d + L(k + 1)) / E, at its best k."""
     seconds, k = min((_blocking_seconds(measured, k), k) for k in range(LONGEST_DRAFT + 1))
-    return BestBlocking(k, seconds)
+    gained = max(measured.acceptance * seconds, 1e-9)
+    return BestBlocking(k, seconds, least=min(_drafted_seconds(measured) / gained, 1.0))
+
+
+def _drafted_seconds(measured: Measurements) -> float:
+    """What a draft adds to a round."""
+    return measured.draft_seconds + measured.pipeline_node_seconds
 
 
 def _blocking_seconds(measured: Measurements, k: int) -> float:
     p = measured.acceptance
-    round_seconds = k * (measured.draft_seconds + measured.pipeline_node_seconds) + measured.round_trip_seconds
+    round_seconds = k * _drafted_seconds(measured) + measured.round_trip_seconds
     return round_seconds * (1 - p) / (1 - p ** (k + 1))

@@ -68,11 +68,13 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Propose:
-    """Ask the drafter for up to `candidates` branches of up to `steps` tokens after each of `parents`, in one batch."""
+    """Ask the drafter for up to `candidates` branches of up to `steps` tokens after each of `parents`, in one batch. What is
+    less likely than `least` to be right as a whole need not go on."""
 
     parents: tuple[NodeId, ...]
     steps: int
     candidates: int = 1
+    least: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +138,16 @@ class Blocking(Lookahead):
         if view.tip_sent or view.drafting:
             return ()
         tip = view.tree.tip
-        steps = min(self._length.next(), view.remaining - 1)
-        proposal = (Propose((tip.id,), steps),) if steps > 0 and not tip.expanded and not tip.children else ()
+        proposal = self._proposal(view) if not tip.expanded and not tip.children else ()
         if view.is_prompt:
             return (Verify(view.lanes[0].id), *proposal)
         # Streaming that has just fallen back may find more drafts than there is room for.
         return proposal or (Verify(view.lanes[0].id, tuple(node.id for node in view.tree.drafts())[: view.room]),)
+
+    def _proposal(self, view: View) -> tuple[Propose, ...]:
+        stretch = self._length.next()
+        steps = min(stretch.steps, view.remaining - 1)
+        return (Propose((view.tree.tip.id,), steps, least=stretch.least),) if steps > 0 else ()
 
     def on_drafted(self, tokens: int, seconds: float) -> None:
         self._length.on_drafted(tokens, seconds)
@@ -153,10 +159,19 @@ class Blocking(Lookahead):
         self._length.on_committed(origin)
 
 
-class DraftLength:
-    """How many tokens to draft before the next frame. It is told what happened as a policy is."""
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What to draft before a frame: up to `steps` tokens, and none after those that are less likely than `least` to be right
+    as a whole."""
 
-    def next(self) -> int:
+    steps: int
+    least: float = 0.0
+
+
+class DraftLength:
+    """How far to draft before the next frame. It is told what happened as a policy is."""
+
+    def next(self) -> Stretch:
         raise NotImplementedError
 
     def on_drafted(self, tokens: int, seconds: float) -> None:
@@ -175,8 +190,8 @@ class FixedLength(DraftLength):
 
     k: int
 
-    def next(self) -> int:
-        return self.k
+    def next(self) -> Stretch:
+        return Stretch(self.k)
 
 
 @dataclass
@@ -198,9 +213,9 @@ class AdaptiveLength(DraftLength):
     _judged: float = 5.0
     _since_draft: int = 0
 
-    def next(self) -> int:
+    def next(self) -> Stretch:
         best = min(range(self.longest + 1), key=self._seconds_a_token) if self._round_trip.weight else FIRST_DRAFTS
-        return best or int(self._since_draft >= self.probe_every)
+        return Stretch(best or int(self._since_draft >= self.probe_every))
 
     def on_drafted(self, tokens: int, seconds: float) -> None:
         self._since_draft = 0

@@ -27,7 +27,17 @@ from dsd_core.decoding.lookahead.estimates import Estimates
 from dsd_core.decoding.lookahead.guard import Guard
 from dsd_core.decoding.lookahead.pace import Pace, Passage
 from dsd_core.decoding.lookahead.plan import Measurements, Plan, best_blocking, plan
-from dsd_core.decoding.lookahead.policy import FIRST_DRAFTS, Blocking, DraftLength, Lookahead, Move, Propose, Verify, View
+from dsd_core.decoding.lookahead.policy import (
+    FIRST_DRAFTS,
+    Blocking,
+    DraftLength,
+    Lookahead,
+    Move,
+    Propose,
+    Stretch,
+    Verify,
+    View,
+)
 from dsd_core.decoding.lookahead.prospects import Prospect, Prospects
 from dsd_core.decoding.tree import TreeNode
 
@@ -38,6 +48,8 @@ MOST_DRAFTS = 1024
 """That a session keeps; there the drafter rests."""
 NEAR_BEST = 0.3
 """A branch joins a draft step if it is at least so likely as the likeliest, relative to it."""
+MOST_OF_BEST = 2
+"""One frame at a time drafts so many times the best length where the drafter is sure."""
 NOTHING_KNOWN = Plan(threshold=1.0, frame_nodes=1)
 """Before the first verdict: the tip alone, while the drafter goes on."""
 
@@ -281,12 +293,17 @@ class Streaming(Lookahead):
 
 
 class _BestLength(DraftLength):
-    """The draft length that is best for one frame at a time."""
+    """As far as pays for one frame at a time: a run ends where one more draft is not worth its time any more.
+
+    A drafter's confidence tells runs apart that any one length takes for alike. Twice the best length is the most, whatever
+    a drafter may believe of itself.
+    """
 
     def __init__(self, estimates: Estimates) -> None:
         self._estimates = estimates
 
-    def next(self) -> int:
+    def next(self) -> Stretch:
         if not self._estimates.drafting_known:
-            return FIRST_DRAFTS
-        return best_blocking(self._estimates.measurements()).lookahead
+            return Stretch(FIRST_DRAFTS)
+        best = best_blocking(self._estimates.measurements())
+        return Stretch(MOST_OF_BEST * best.lookahead, best.least)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from dsd_core.wire.v1 import stage_pb2 as dsd__core_dot_wire_dot_v1_dot_stage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64sd_core/wire/v1/drafter.proto\x12\x06\x64sd.v1\x1a\x1c\x64sd_core/wire/v1/stage.proto\"S\n\x16\x44\x65scribeDrafterRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x1f\n\x17oldest_protocol_version\x18\x02 \x01(\r\"\xa7\x01\n\x17\x44\x65scribeDrafterResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x1f\n\x17oldest_protocol_version\x18\x02 \x01(\r\x12\r\n\x05model\x18\x03 \x01(\t\x12\x17\n\x0fvocabulary_hash\x18\x04 \x01(\x0c\x12\x12\n\nvocab_size\x18\x05 \x01(\r\x12\x15\n\rmax_positions\x18\x06 \x01(\r\"`\n\x13StreamDraftsRequest\x12 \n\x04open\x18\x01 \x01(\x0b\x32\x12.dsd.v1.OpenDrafts\x12\'\n\x08\x63ontexts\x18\x02 \x01(\x0b\x32\x15.dsd.v1.DraftContexts\"X\n\nOpenDrafts\x12\x10\n\x08\x63\x61pacity\x18\x01 \x01(\r\x12\"\n\x08sampling\x18\x02 \x01(\x0b\x32\x10.dsd.v1.Sampling\x12\x14\n\x0cidle_seconds\x18\x03 \x01(\r\"z\n\rDraftContexts\x12\x0c\n\x04keep\x18\x01 \x01(\r\x12\r\n\x05trunk\x18\x02 \x03(\r\x12\x14\n\x0ctail_lengths\x18\x03 \x03(\r\x12\x13\n\x0btail_tokens\x18\x04 \x03(\r\x12\r\n\x05steps\x18\x05 \x01(\r\x12\x12\n\ncandidates\x18\x06 \x01(\r\"^\n\x14StreamDraftsResponse\x12\x0c\n\x04runs\x18\x01 \x03(\r\x12\x13\n\x0brun_lengths\x18\x02 \x03(\r\x12\x0e\n\x06tokens\x18\x03 \x03(\r\x12\x13\n\x0b\x63onfidences\x18\x04 \x03(\x02\x32\xb1\x01\n\x0c\x44raftService\x12R\n\x0f\x44\x65scribeDrafter\x12\x1e.dsd.v1.DescribeDrafterRequest\x1a\x1f.dsd.v1.DescribeDrafterResponse\x12M\n\x0cStreamDrafts\x12\x1b.dsd.v1.StreamDraftsRequest\x1a\x1c.dsd.v1.StreamDraftsResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64sd_core/wire/v1/drafter.proto\x12\x06\x64sd.v1\x1a\x1c\x64sd_core/wire/v1/stage.proto\"S\n\x16\x44\x65scribeDrafterRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x1f\n\x17oldest_protocol_version\x18\x02 \x01(\r\"\xa7\x01\n\x17\x44\x65scribeDrafterResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x1f\n\x17oldest_protocol_version\x18\x02 \x01(\r\x12\r\n\x05model\x18\x03 \x01(\t\x12\x17\n\x0fvocabulary_hash\x18\x04 \x01(\x0c\x12\x12\n\nvocab_size\x18\x05 \x01(\r\x12\x15\n\rmax_positions\x18\x06 \x01(\r\"`\n\x13StreamDraftsRequest\x12 \n\x04open\x18\x01 \x01(\x0b\x32\x12.dsd.v1.OpenDrafts\x12\'\n\x08\x63ontexts\x18\x02 \x01(\x0b\x32\x15.dsd.v1.DraftContexts\"X\n\nOpenDrafts\x12\x10\n\x08\x63\x61pacity\x18\x01 \x01(\r\x12\"\n\x08sampling\x18\x02 \x01(\x0b\x32\x10.dsd.v1.Sampling\x12\x14\n\x0cidle_seconds\x18\x03 \x01(\r\"\x89\x01\n\rDraftContexts\x12\x0c\n\x04keep\x18\x01 \x01(\r\x12\r\n\x05trunk\x18\x02 \x03(\r\x12\x14\n\x0ctail_lengths\x18\x03 \x03(\r\x12\x13\n\x0btail_tokens\x18\x04 \x03(\r\x12\r\n\x05steps\x18\x05 \x01(\r\x12\x12\n\ncandidates\x18\x06 \x01(\r\x12\r\n\x05least\x18\x07 \x01(\x02\"^\n\x14StreamDraftsResponse\x12\x0c\n\x04runs\x18\x01 \x03(\r\x12\x13\n\x0brun_lengths\x18\x02 \x03(\r\x12\x0e\n\x06tokens\x18\x03 \x03(\r\x12\x13\n\x0b\x63onfidences\x18\x04 \x03(\x02\x32\xb1\x01\n\x0c\x44raftService\x12R\n\x0f\x44\x65scribeDrafter\x12\x1e.dsd.v1.DescribeDrafterRequest\x1a\x1f.dsd.v1.DescribeDrafterResponse\x12M\n\x0cStreamDrafts\x12\x1b.dsd.v1.StreamDraftsRequest\x1a\x1c.dsd.v1.StreamDraftsResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,10 +40,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMDRAFTSREQUEST']._serialized_end=423
   _globals['_OPENDRAFTS']._serialized_start=425
   _globals['_OPENDRAFTS']._serialized_end=513
-  _globals['_DRAFTCONTEXTS']._serialized_start=515
-  _globals['_DRAFTCONTEXTS']._serialized_end=637
-  _globals['_STREAMDRAFTSRESPONSE']._serialized_start=639
-  _globals['_STREAMDRAFTSRESPONSE']._serialized_end=733
-  _globals['_DRAFTSERVICE']._serialized_start=736
-  _globals['_DRAFTSERVICE']._serialized_end=913
+  _globals['_DRAFTCONTEXTS']._serialized_start=516
+  _globals['_DRAFTCONTEXTS']._serialized_end=653
+  _globals['_STREAMDRAFTSRESPONSE']._serialized_start=655
+  _globals['_STREAMDRAFTSRESPONSE']._serialized_end=749
+  _globals['_DRAFTSERVICE']._serialized_start=752
+  _globals['_DRAFTSERVICE']._serialized_end=929
 # @@protoc_insertion_point(module_scope)

@@ -132,11 +132,14 @@ class DraftContexts(google.protobuf.message.Message):
     TAIL_TOKENS_FIELD_NUMBER: builtins.int
     STEPS_FIELD_NUMBER: builtins.int
     CANDIDATES_FIELD_NUMBER: builtins.int
+    LEAST_FIELD_NUMBER: builtins.int
     keep: builtins.int
     """So many of the committed tokens that were sent before still stand; `trunk` follows them."""
     steps: builtins.int
     """At each place up to `candidates` runs, the first of up to `steps` tokens, the others of one."""
     candidates: builtins.int
+    least: builtins.float
+    """First runs need not grow once none is so likely to be right as a whole. From 0, for all that was asked for, to 1."""
     @property
     def trunk(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @property
@@ -154,8 +157,9 @@ class DraftContexts(google.protobuf.message.Message):
         tail_tokens: collections.abc.Iterable[builtins.int] | None = ...,
         steps: builtins.int = ...,
         candidates: builtins.int = ...,
+        least: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["candidates", b"candidates", "keep", b"keep", "steps", b"steps", "tail_lengths", b"tail_lengths", "tail_tokens", b"tail_tokens", "trunk", b"trunk"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["candidates", b"candidates", "keep", b"keep", "least", b"least", "steps", b"steps", "tail_lengths", b"tail_lengths", "tail_tokens", b"tail_tokens", "trunk", b"trunk"]) -> None: ...
 
 global___DraftContexts = DraftContexts
 

@@ -21,7 +21,7 @@ from dsd_core.errors import DsdError, NoPeers, Refused, StorageFull, UsageError
 from dsd_core.membership.record import PeerRecord, State
 from dsd_core.network.address import Address
 from dsd_core.network.banned_peers import BannedPeers
-from dsd_core.network.channels import break_noticed
+from dsd_core.network.channels import break_noticed, settled
 from dsd_core.network.identity import PeerId
 from dsd_core.network.last_swarm import LastSwarm
 from dsd_core.network.seeds import Seeds
@@ -255,12 +255,15 @@ class Swarm:
     async def _stage(self, address: Address, manifest_hash: str) -> Stage:
         peer, channel = await self._channel(address)
         request = stage_pb2.DescribeRequest(protocol_version=VERSIONS.newest, oldest_protocol_version=VERSIONS.oldest)
-        asked_at = asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time
+        by = clock() + CALL_SECONDS
+        await settled(channel, CALL_SECONDS)
+        asked_at = clock()
         try:
-            description = await stage_stub(channel).Describe(request, timeout=CALL_SECONDS)
+            description = await stage_stub(channel).Describe(request, timeout=max(0.0, by - asked_at))
         except grpc.aio.AioRpcError as failure:
             raise unreachable(error_of(failure, f"the peer at {address}")) from None
-        self._round_trips.add(address, asyncio.get_running_loop().time() - asked_at)
+        self._round_trips.add(address, clock() - asked_at)
         require_sense(description, address)
         if address in self._records:
             require_true(self._records[address], description)

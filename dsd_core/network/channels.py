@@ -48,6 +48,16 @@ CLIENT_OPTIONS: Options = [
 ]
 
 NOTICE_SECONDS = 0.1
+_ON_THE_WAY = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
+
+
+async def settled(channel: grpc.aio.Channel, seconds: float) -> None:
+    """Once there is a connection, or none could be made in that time. A call that is begun then takes as long as the way and
+    the answer, and not as long as shaking hands."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while (state := channel.get_state(try_to_connect=True)) in _ON_THE_WAY:
+                await channel.wait_for_state_change(state)
 
 
 async def break_noticed(channel: grpc.aio.Channel) -> None:

@@ -16,7 +16,8 @@ from math import sqrt
 TOKENS = 96
 """Over which a speed is measured, and for how many tokens the guard stays engaged the first time."""
 LOOK_TOKENS, LOOK_MISSES, FAR_SLOWER = 24, 12, 1.25
-"""So few tell what is far slower than expected: a short answer must not be over before the guard has looked."""
+"""So few tell what is far slower than expected: a short answer must not be over before the guard has looked, and where
+streaming has failed before it is looked at as often."""
 MOST_TOKENS = 3072
 """For how many it stays engaged at most: each failure of streaming in a row doubles it."""
 TOLERANCE = 1.03
@@ -87,7 +88,7 @@ class Guard:
     def _enough(self) -> int:
         if self.engaged:
             return TRIAL_TOKENS if self._is_trial else self._stay
-        return TOKENS // 2 if self._has_failed else TOKENS
+        return LOOK_TOKENS if self._has_failed else TOKENS
 
     @property
     def _has_failed(self) -> bool:
@@ -129,7 +130,7 @@ class Guard:
     def _judge(self, taken: float, *, is_first_look: bool) -> None:
         if self.engaged:
             self._judge_one_at_a_time(taken)
-        elif is_first_look and not self._has_failed:
+        elif is_first_look:
             self._streamed = taken
             self._try()
         else:
@@ -154,7 +155,7 @@ class Guard:
             self._engage()
         elif self._streamed > NEAR * self._correction and self._untried > TRIAL_AFTER:
             self._try()
-        else:
+        elif self._streamed <= self._correction:
             self._stay = TOKENS // 2
             self._correction **= FADING
 

@@ -48,7 +48,7 @@ MOST_DRAFTS = 1024
 """That a session keeps; there the drafter rests."""
 NEAR_BEST = 0.3
 """A branch joins a draft step if it is at least so likely as the likeliest, relative to it."""
-MOST_OF_BEST = 2
+MOST_OF_BEST = 3
 """One frame at a time drafts so many times the best length where the drafter is sure."""
 NOTHING_KNOWN = Plan(threshold=1.0, frame_nodes=1)
 """Before the first verdict: the tip alone, while the drafter goes on."""
@@ -295,8 +295,8 @@ class Streaming(Lookahead):
 class _BestLength(DraftLength):
     """As far as pays for one frame at a time: a run ends where one more draft is not worth its time any more.
 
-    A drafter's confidence tells runs apart that any one length takes for alike. Twice the best length is the most, whatever
-    a drafter may believe of itself.
+    A drafter's confidence tells runs apart that any one length takes for alike. Three times the best length is the most,
+    whatever a drafter may believe of itself.
     """
 
     def __init__(self, estimates: Estimates) -> None:

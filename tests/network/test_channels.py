@@ -1,6 +1,6 @@
 """When a channel is settled: how far a peer is must not include shaking hands with it."""
 
-import asyncio
+import socket
 import time
 
 import grpc.aio
@@ -36,13 +36,7 @@ async def test_where_nobody_is_that_is_known_at_once() -> None:
 
 @pytest.mark.parametrize("bound", [0.0, 0.1])
 async def test_a_peer_that_accepts_and_says_nothing_is_not_waited_for(bound: float) -> None:
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    listener = await asyncio.start_server(silent, "127.0.0.1", 0)
-    async with listener:
-        port = listener.sockets[0].getsockname()[1]
-        seconds, state = await seconds_to_settle(f"127.0.0.1:{port}", bound)
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # the system accepts, and nobody reads
+        seconds, state = await seconds_to_settle(f"127.0.0.1:{listener.getsockname()[1]}", bound)
     assert state is not grpc.ChannelConnectivity.READY
     assert seconds < 5

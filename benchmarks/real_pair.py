@@ -27,13 +27,12 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     name = given.file.stem if given.file else "examples"
     report = ComparisonReport(f"real_pair_{name}", f"{Path(given.model).name} on {name}, {len(prompts)} prompts, greedy")
     for stages in map(int, given.stages):
-        async with (
-            linked_swarm(stages, model=given.model) as linked,
-            Client(linked.swarm.joins, given.model, given.drafter) as client,
-        ):
+        async with linked_swarm(stages, model=given.model) as linked:
             for delay in given.delays:
                 await linked.links.set_delay(delay / 1e3)
-                effort.note(report, f"N={stages} {delay:g} ms", await compare(client, effort.plan(prompts)))
+                # A client of its own, which sees from the first how far the stages are.
+                async with Client(linked.swarm.joins, given.model, given.drafter) as client:
+                    effort.note(report, f"N={stages} {delay:g} ms", await compare(client, effort.plan(prompts)))
     effort.publish(report)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsd_core.decoding.choice.coupling import Scores, greedy, gumbel_noise, scores
+from dsd_core.decoding.choice.coupling import Scores, comparable, greedy, gumbel_noise, scores
 from dsd_core.decoding.choice.sampling import SamplingParams, kept_tokens, log_probs
 
 GOLDEN = [  # seed, choice index, position, tokens, noise as float32 in hexadecimal
@@ -132,12 +132,29 @@ def ranked_as(values: list[float]) -> Scores:
     return Scores(np.arange(array.size), array, array)
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 29, 30, 31])
-def test_the_best_are_the_first_of_all_sorted(count: int) -> None:
+@pytest.mark.parametrize("size", [30, 256, 1000])
+@pytest.mark.parametrize("count", [1, 2, 5, 29, 30, 31, 256, 257, 999])
+def test_the_best_are_the_first_of_all_sorted(count: int, size: int) -> None:
     for seed in range(50):
-        values = np.random.default_rng(seed).normal(size=30)
-        expected = np.lexsort((np.arange(30), -values))[:count]
+        values = np.random.default_rng(seed).normal(size=size).round(seed % 3)  # many tie, or none
+        expected = np.lexsort((np.arange(size), -values))[:count]
         assert ranked_as(values.tolist()).best(count).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(repetition_penalty=1.5), with_seed(3, top_k=5)])
+def test_what_is_only_compared_is_ordered_alike(params: SamplingParams) -> None:
+    for position in range(50):
+        history = np.arange(position % LOGITS.size)
+        whole, compared = (of(LOGITS, history, params, position=position) for of in (scores, comparable))
+        assert compared.tokens.tolist() == whole.tokens.tolist()
+        assert compared.best(8).tolist() == whole.best(8).tolist()
+        behind = [each.scores - each.scores.max() for each in (compared, whole)]
+        np.testing.assert_allclose(*behind, atol=1e-5)
+
+
+def test_nobody_changes_what_all_share() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        comparable(LOGITS, NO_HISTORY, SamplingParams(), position=0).tokens[0] = 1
 
 
 def test_the_choice_does_not_depend_on_how_many_best_are_asked_for() -> None:

@@ -8,11 +8,13 @@ Only ids cross the wire, no residual is ever sampled, and the answer to one ques
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dsd_core.decoding.choice.sampling import SamplingParams, kept_tokens, log_probs, penalised
+from dsd_core.decoding.choice.sampling import SamplingParams, kept_tokens, log_probs, nth_best, penalised
 from dsd_core.decoding.ids import TokenId
 
 _MASK = 2**64 - 1
@@ -24,14 +26,14 @@ class Scores:
     """Perturbed scores of the tokens left after top-k and top-p: `tokens` ascending, the rest in the same order."""
 
     tokens: NDArray[np.int64]
-    log_probs: NDArray[np.float64]
-    scores: NDArray[np.float64]
+    log_probs: NDArray[np.floating[Any]]
+    scores: NDArray[np.floating[Any]]
 
     def best(self, count: int) -> NDArray[np.int64]:
         """Indices of the `count` best, best first, ties to the lowest token id."""
         if count == 1:
             return np.array([int(np.argmax(self.scores))])
-        threshold = np.partition(self.scores, -count)[-count] if count < self.scores.size else -np.inf
+        threshold = nth_best(self.scores, count) if count < self.scores.size else -np.inf
         shortlist = np.flatnonzero(self.scores >= threshold)
         return shortlist[np.argsort(-self.scores[shortlist], kind="stable")][:count]
 
@@ -57,12 +59,34 @@ def scores(
     shaped = penalised(logits, history, params.repetition_penalty)
     everything = log_probs(shaped, params.temperature)
     if params.temperature == 0:
-        return Scores(np.arange(everything.size, dtype=np.int64), everything, everything)
+        return Scores(_all_tokens(everything.size), everything, everything)
     tokens = kept_tokens(everything, params.top_k, params.top_p)
     left = everything[tokens]
     left = left - np.log(np.exp(left).sum())
     assert params.seed is not None, "whoever opens a session draws its seed"
     return Scores(tokens, left, left + gumbel_noise(params.seed, choice_index, position, tokens))
+
+
+def comparable(
+    logits: NDArray[np.float32],
+    history: NDArray[np.int64],
+    params: SamplingParams,
+    *,
+    position: int,
+    choice_index: int = 0,
+) -> Scores:
+    """The same up to a constant, for whoever only compares them: at temperature 0 nothing is summed up over the vocabulary."""
+    if params.temperature:
+        return scores(logits, history, params, position=position, choice_index=choice_index)
+    shaped = penalised(logits, history, params.repetition_penalty)
+    return Scores(_all_tokens(shaped.size), shaped, shaped)
+
+
+@lru_cache(maxsize=4)
+def _all_tokens(vocab_size: int) -> NDArray[np.int64]:
+    tokens = np.arange(vocab_size, dtype=np.int64)
+    tokens.setflags(write=False)
+    return tokens
 
 
 def greedy(logits: NDArray[np.float32]) -> tuple[TokenId, float]:
@@ -80,9 +104,18 @@ def gumbel_noise(seed: int, choice_index: int, position: int, tokens: NDArray[np
     Logarithms are taken in float64 and rounded: float32 logarithms differ between libraries in a third of all values.
     """
     key = _mix(_mix(_mix(seed) + choice_index) + position)
-    hashed = _mix_array(np.uint64(key) + tokens.astype(np.uint64) * np.uint64(_GOLDEN))
-    uniform = ((hashed >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # odd multiples of 2^-53: never 0 or 1
-    return (-np.log(-np.log(uniform))).astype(np.float32)
+    hashed = tokens.astype(np.uint64)
+    hashed *= np.uint64(_GOLDEN)
+    hashed += np.uint64(key)
+    _mix_in_place(hashed)
+    hashed >>= np.uint64(12)
+    uniform = hashed.astype(np.float64)
+    uniform += 0.5
+    uniform *= 2.0**-52  # odd multiples of 2^-53: never 0 or 1
+    for _ in range(2):
+        np.log(uniform, out=uniform)
+        np.negative(uniform, out=uniform)
+    return uniform.astype(np.float32)
 
 
 def _mix(value: int) -> int:
@@ -93,8 +126,10 @@ def _mix(value: int) -> int:
     return value ^ (value >> 31)
 
 
-def _mix_array(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    values = values + np.uint64(_GOLDEN)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+def _mix_in_place(values: NDArray[np.uint64]) -> None:
+    """The same step for each of `values`."""
+    values += np.uint64(_GOLDEN)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        values ^= values >> np.uint64(shift)
+        values *= np.uint64(factor)
+    values ^= values >> np.uint64(31)

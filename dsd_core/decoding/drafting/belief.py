@@ -63,12 +63,15 @@ class Sharpness:
     def believe(self, perturbed: Scores, temperature: float) -> Belief:
         """The candidates of a position, with calibrated confidence."""
         best = perturbed.best(MAX_CANDIDATES)
-        behind = (perturbed.scores - perturbed.scores[best[0]]) * (self.value * (temperature or 1.0))
-        heights = np.maximum(behind, FARTHEST, dtype=np.float32)
+        heights = (perturbed.scores - perturbed.scores[best[0]]).astype(np.float32, copy=False)
+        heights *= self.value * (temperature or 1.0)
+        np.maximum(heights, FARTHEST, out=heights)
         weights = np.exp(heights)
         total = float(weights.sum())
         mean = float(weights @ heights) / total
         known, known_heights = (weights[best] / total).tolist(), heights[best].tolist()
+        weights *= heights
+        mean_square = float(weights @ heights) / total
         others = 1.0 - sum(known)
         known_mean = sum(share * height for share, height in zip(known, known_heights, strict=True))
         other_height = (mean - known_mean) / others if others > LEAST else FARTHEST
@@ -77,7 +80,7 @@ class Sharpness:
             confidences=[min(share, 1.0) for share in known],
             lessons=[height - mean for height in known_heights],
             other_lesson=other_height - mean,
-            information=float((weights * heights) @ heights) / total - mean * mean,
+            information=mean_square - mean * mean,
         )
 
     def learn(self, belief: Belief, choice: TokenId) -> None:

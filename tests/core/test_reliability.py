@@ -39,6 +39,13 @@ def test_an_overconfident_liar_is_not_believed() -> None:
     assert judged((0, 1.0, 0.0), trials=200).belief(0, 1.0) < 0.05
 
 
+def test_of_first_candidates_so_much_comes_true() -> None:
+    assert Reliability().of_first_candidates() == 1
+    assert judged((0, 0.9, 0.6), (0, 0.3, 0.2), (1, 0.5, 0.0)).of_first_candidates() == pytest.approx(2 / 3, abs=0.05)
+    assert judged((0, 0.5, 0.9)).of_first_candidates() == 1
+    assert judged((0, 1.0, 0.0), trials=6).of_first_candidates() == pytest.approx(1 / 4, abs=0.01)
+
+
 def test_nothing_is_certain() -> None:
     assert judged((0, 1.0, 1.0)).belief(0, 1.0) < 1
 

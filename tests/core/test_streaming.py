@@ -200,6 +200,13 @@ def test_a_liar_costs_no_speed() -> None:
     assert slowed.milliseconds <= 1.03 * plain(DEEP)
 
 
+@pytest.mark.parametrize("cell", [Cell(4, 0.2, 1.3, 2.5, 0.1), Cell(4, 2, 1.3, 2.5, 0.1), Cell(1, 0.2, 1.3, 6, 0.15)])
+def test_nor_does_it_in_a_first_short_answer_of_stages_nearby(cell: Cell) -> None:
+    liar = Acceptance([0] * 100, [0.99] * 100, [0.99] * 100)
+    slowed = World(Streaming(experience=Experience(guard=Guard.in_doubt())), cell, liar).run(96)
+    assert slowed.milliseconds <= 1.04 * plain(cell)
+
+
 @pytest.mark.parametrize("weather", [Weather(jitter=0.5), Weather(stragglers=0.05)], ids=["jitter", "stragglers"])
 def test_it_stays_ahead_in_rough_weather(weather: Weather) -> None:
     usual = 1 + weather.jitter / 2 + 9 * weather.stragglers

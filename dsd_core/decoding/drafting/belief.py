@@ -24,6 +24,8 @@ LEAST = 1e-6
 """A smaller share is a rounding error."""
 FARTHEST = -30.0
 """What lies further behind the best, in nats, has no share that counts; but no candidate is impossible."""
+RAREST = 1e-3
+"""A candidate that is chosen less often would take a place in a tree for next to nothing."""
 MEMORY = 512.0
 """Decided positions that count."""
 LONGEST_STEP = 0.25
@@ -46,7 +48,9 @@ class Belief:
     """The mean square of what may be learned here."""
 
     def candidates(self, count: int) -> Candidates:
-        return tuple(map(DraftedToken, self.tokens[:count], self.confidences))
+        """The best and, up to `count` in all, what else is worth a place."""
+        worth = sum(share >= RAREST for share in self.confidences[1:count])
+        return tuple(map(DraftedToken, self.tokens[: 1 + worth], self.confidences))
 
 
 @dataclass(slots=True)

@@ -37,6 +37,13 @@ class Reliability:
         ratio = record.right / record.expected if record is not None else 1.0
         return min(confidence * ratio, _SUREST)
 
+    def of_first_candidates(self) -> float:
+        """What came true of them, as a share of what the drafter promised; 1 at most."""
+        records = [record for (rank, _), record in self._records.items() if rank == 0]
+        right = _PRIOR + sum(record.right - _PRIOR for record in records)
+        expected = _PRIOR + sum(record.expected - _PRIOR for record in records)
+        return min(right / expected, 1.0)
+
     def judge(self, rank: int, confidence: float, *, right: bool) -> None:
         """Take note of a candidate that the target has decided on."""
         self._records[_band(rank, confidence)].add(confidence, right=right)

@@ -295,8 +295,8 @@ class Streaming(Lookahead):
 class _BestLength(DraftLength):
     """As far as pays for one frame at a time: a run ends where one more draft is not worth its time any more.
 
-    A drafter's confidence tells runs apart that any one length takes for alike. Three times the best length is the most,
-    whatever a drafter may believe of itself.
+    A drafter's confidence tells runs apart that any one length takes for alike. Three times the best length is the most, and
+    less where its first candidates come true less often than it promises.
     """
 
     def __init__(self, estimates: Estimates) -> None:
@@ -306,4 +306,5 @@ class _BestLength(DraftLength):
         if not self._estimates.drafting_known:
             return Stretch(FIRST_DRAFTS)
         best = best_blocking(self._estimates.measurements())
-        return Stretch(MOST_OF_BEST * best.lookahead, best.least)
+        most = max(1.0, MOST_OF_BEST * self._estimates.reliability.of_first_candidates())
+        return Stretch(round(most * best.lookahead), best.least)

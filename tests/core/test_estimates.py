@@ -98,3 +98,16 @@ def test_noise_does_not_make_nodes_free(nodes: int) -> None:
     for size, seconds in ((nodes, 0.010), (nodes + 5, 0.009)) * 20:
         estimates.on_answered(size, 0.1, ComputeTime(seconds, seconds), is_usual=True)
     assert estimates.measurements().node_seconds > 0
+
+
+def test_what_a_draft_takes_alone_is_learnt_where_it_is_alone() -> None:
+    estimates = Estimates()
+    estimates.on_answered(1, 0.05, ComputeTime(0.02, 0.005), is_usual=True)
+    for _ in range(70):
+        estimates.on_drafted(1, 0.003)
+    assert estimates.one_at_a_time().draft_seconds == pytest.approx(0.003), "nothing else is known"
+    estimates.on_drafted(1, 0.001, alone=True)
+    for _ in range(70):
+        estimates.on_drafted(1, 0.004)
+    assert estimates.one_at_a_time().draft_seconds == pytest.approx(0.001, rel=0.3)
+    assert estimates.measurements().draft_seconds == pytest.approx(0.004, rel=0.1)

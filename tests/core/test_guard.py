@@ -1,4 +1,4 @@
-from dsd_core.decoding.lookahead.guard import LOOK_TOKENS, TOKENS, TRIAL_TOKENS, Guard
+from dsd_core.decoding.lookahead.guard import FAR_SLOWER, LOOK_TOKENS, TOKENS, TRIAL_TOKENS, Guard
 
 
 def spend(guard: Guard, seconds_a_token: float, *, promised: float, start: float, right: int = 1) -> float:
@@ -38,6 +38,15 @@ def test_in_doubt_it_begins_engaged_and_streaming_is_tried_for_less_long() -> No
     assert guard.engaged, "it is no better"
     assert now - first < first
     assert spend(guard, 0.040, promised=0.040, start=now) - now > 1.5 * first, "and is left for longer"
+
+
+def test_streaming_that_is_tried_again_gets_the_time_of_a_trial_and_not_its_tokens() -> None:
+    guard = Guard.in_doubt()
+    now = spend(guard, 0.040, promised=0.040, start=0.0)
+    assert not guard.engaged
+    seconds = spend(guard, 0.200, promised=0.040, start=now) - now
+    assert guard.engaged
+    assert seconds <= FAR_SLOWER * LOOK_TOKENS * 0.040 + 2 * 0.200
 
 
 def test_it_leaves_alone_what_is_fast_enough() -> None:

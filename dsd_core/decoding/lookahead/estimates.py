@@ -46,6 +46,8 @@ class Estimates:
     """A draft step, by its branches."""
     _quiet_draft: Undisturbed = field(default_factory=Undisturbed)
     """The same for one branch, when nothing else asks for the drafter's machine."""
+    _has_drafted_alone: bool = False
+    """While no frame was under way: then that alone is quiet."""
     _slowest: LineFit = field(default_factory=_line)
     """A frame at the slowest stage, by its nodes."""
     _compute: LineFit = field(default_factory=_line)
@@ -111,12 +113,14 @@ class Estimates:
         quiet = self._quiet_draft.seconds or measured.draft_seconds
         return replace(measured, draft_seconds=min(quiet, measured.draft_seconds))
 
-    def on_drafted(self, branches: int, seconds: float) -> None:
-        """A draft step took so long."""
+    def on_drafted(self, branches: int, seconds: float, *, alone: bool = False) -> None:
+        """A draft step took so long; `alone`, while the stages waited for it."""
         if not self._draft.weight:
             self._draft.assume(branches, seconds, _GROWTH)
         self._draft.add(branches, seconds)
-        if self._draft.at(branches) > 0:
+        if alone and not self._has_drafted_alone:
+            self._has_drafted_alone, self._quiet_draft = True, Undisturbed()
+        if alone == self._has_drafted_alone and self._draft.at(branches) > 0:
             self._quiet_draft.add(seconds * self._draft.at(1) / self._draft.at(branches))
 
     def on_answered(self, nodes: int, seconds: float, time: ComputeTime, *, is_usual: bool) -> None:

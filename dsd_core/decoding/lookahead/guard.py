@@ -11,7 +11,7 @@ hundred tokens hold ten, of which luck may cover five or none.
 """
 
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 
 TOKENS = 96
 """Over which a speed is measured, and for how many tokens the guard stays engaged the first time."""
@@ -63,6 +63,8 @@ class Guard:
     _last: float | None = None
     _correction: float = 1.0
     """What one frame at a time took when it was last engaged, as a share of what was promised then."""
+    _promised: float = inf
+    """Seconds a token, of one frame at a time, at the last decision."""
     _untried: int = TRIAL_AFTER
     """Decisions since a trial."""
 
@@ -77,7 +79,13 @@ class Guard:
     @property
     def is_due(self) -> bool:
         """Enough tokens have been seen to decide, or for a first look."""
-        return self._tokens >= self._enough or (self._may_look and self._tokens >= LOOK_TOKENS)
+        return self._tokens >= self._enough or (self._may_look and self._tokens >= LOOK_TOKENS) or self._is_late
+
+    @property
+    def _is_late(self) -> bool:
+        """Streaming, tried again, has taken what was due for all the tokens of its trial, and has not come to its end."""
+        due = FAR_SLOWER * self._correction * self._promised * LOOK_TOKENS
+        return not self.engaged and self._has_failed and self._seconds > due
 
     @property
     def _may_look(self) -> bool:
@@ -117,8 +125,9 @@ class Guard:
 
     def decide(self, promised: float) -> None:
         """Engage, or let go. One frame at a time is promised to take `promised` seconds a token."""
-        taken = self._seconds / self._tokens / max(promised, 1e-9)
-        is_first_look = self._tokens < self._enough
+        is_first_look = self._tokens < self._enough and not self._is_late
+        self._promised = max(promised, 1e-9)
+        taken = self._seconds / max(self._tokens, 1) / self._promised
         if is_first_look and taken <= FAR_SLOWER * self._correction:
             self.has_looked = True
             return

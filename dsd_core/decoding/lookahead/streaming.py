@@ -260,7 +260,7 @@ class Streaming(Lookahead):
 
     def on_drafted(self, tokens: int, seconds: float) -> None:
         steps = max(1, tokens) if self._falls_back else 1
-        self._estimates.on_drafted(self._branches, seconds / steps)
+        self._estimates.on_drafted(self._branches, seconds / steps, alone=self._falls_back)
 
     def on_verdicts(self, lane: LaneId, nodes: Sequence[NodeId | None], time: ComputeTime, now: float) -> None:
         passage = self._paces[lane].answer(nodes, now)
@@ -305,6 +305,6 @@ class _BestLength(DraftLength):
     def next(self) -> Stretch:
         if not self._estimates.drafting_known:
             return Stretch(FIRST_DRAFTS)
-        best = best_blocking(self._estimates.measurements())
+        best = best_blocking(self._estimates.one_at_a_time())
         most = max(1.0, MOST_OF_BEST * self._estimates.reliability.of_first_candidates())
         return Stretch(round(most * best.lookahead), best.least)

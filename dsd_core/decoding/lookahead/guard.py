@@ -127,7 +127,7 @@ class Guard:
         """Engage, or let go. One frame at a time is promised to take `promised` seconds a token."""
         is_first_look = self._tokens < self._enough and not self._is_late
         self._promised = max(promised, 1e-9)
-        taken = self._seconds / max(self._tokens, 1) / self._promised
+        taken = self._seconds / self._tokens / self._promised
         if is_first_look and taken <= FAR_SLOWER * self._correction:
             self.has_looked = True
             return

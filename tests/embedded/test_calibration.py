@@ -30,6 +30,7 @@ def pair(quiet: None) -> tuple[Span, Span]:
 def test_confidence_is_calibrated(pair: tuple[Span, Span], temperature: float) -> None:
     chance, tokenizer, sharpness = Random(4), load_tokenizer(TARGET), Sharpness()
     judged: list[tuple[float, bool]] = []
+    firsts: list[tuple[float, bool]] = []
     for seed in range(PROMPTS):
         rule = ChoiceRule(SamplingParams(temperature=temperature, seed=seed))
         text = tokenizer.encode(draw(chance, Split.HELD_OUT).prompt).ids
@@ -38,11 +39,14 @@ def test_confidence_is_calibrated(pair: tuple[Span, Span], temperature: float) -
             contexts = Contexts(tuple(text), ((),))
             ((choice,),) = target.guess(contexts, 1)
             (candidates,) = drafter.guess(contexts, CANDIDATES)
-            judged += [(candidate.confidence, candidate.token == choice.token) for candidate in candidates]
+            found = [(candidate.confidence, candidate.token == choice.token) for candidate in candidates]
+            judged += found
+            firsts.append(found[0])
             text.append(choice.token)
     believed, right = np.array(judged).T
     tenths = np.minimum((believed * 10).astype(int), 9)
     gaps = [abs(float((believed - right)[tenths == tenth].sum())) for tenth in range(10)]
     assert sum(gaps) / (PROMPTS * TOKENS) < 0.12, "the mean gap between what is believed of a position and what comes true"
-    assert believed[::CANDIDATES].mean() == pytest.approx(right[::CANDIDATES].mean(), abs=0.06)
-    assert right[::CANDIDATES].mean() > 0.5
+    believed_first, right_first = np.array(firsts).mean(axis=0)
+    assert believed_first == pytest.approx(right_first, abs=0.06)
+    assert right_first > 0.5

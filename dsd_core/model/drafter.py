@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dsd_core.decoding.choice.coupling import comparable
+from dsd_core.decoding.choice.coupling import scores
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.drafting.belief import Belief, Sharpness
 from dsd_core.decoding.drafting.contexts import Candidates, Contexts
@@ -58,7 +58,9 @@ class ModelDrafter:
     def _believe(self, node: FrameNode, logits: NDArray[np.float32], position: int) -> Belief:
         rule = self._rule
         history = self._tree.stage.path(node.id) if rule.needs_history else _NO_HISTORY
-        perturbed = comparable(logits, history, rule.params, position=position, choice_index=rule.choice_index)
+        perturbed = scores(
+            logits, history, rule.params, position=position, choice_index=rule.choice_index, normalised=False
+        )
         return self._sharpness.believe(perturbed, rule.params.temperature)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsd_core.decoding.choice.coupling import Scores, comparable, greedy, gumbel_noise, scores
+from dsd_core.decoding.choice.coupling import Scores, greedy, gumbel_noise, scores
 from dsd_core.decoding.choice.sampling import SamplingParams, kept_tokens, log_probs
 
 GOLDEN = [  # seed, choice index, position, tokens, noise as float32 in hexadecimal
@@ -145,7 +145,9 @@ def test_the_best_are_the_first_of_all_sorted(count: int, size: int) -> None:
 def test_what_is_only_compared_is_ordered_alike(params: SamplingParams) -> None:
     for position in range(50):
         history = np.arange(position % LOGITS.size)
-        whole, compared = (of(LOGITS, history, params, position=position) for of in (scores, comparable))
+        whole, compared = (
+            scores(LOGITS, history, params, position=position, normalised=normalised) for normalised in (True, False)
+        )
         assert compared.tokens.tolist() == whole.tokens.tolist()
         assert compared.best(8).tolist() == whole.best(8).tolist()
         behind = [each.scores - each.scores.max() for each in (compared, whole)]
@@ -154,7 +156,7 @@ def test_what_is_only_compared_is_ordered_alike(params: SamplingParams) -> None:
 
 def test_nobody_changes_what_all_share() -> None:
     with pytest.raises(ValueError, match="read-only"):
-        comparable(LOGITS, NO_HISTORY, SamplingParams(), position=0).tokens[0] = 1
+        scores(LOGITS, NO_HISTORY, SamplingParams(), position=0).tokens[0] = 1
 
 
 def test_the_choice_does_not_depend_on_how_many_best_are_asked_for() -> None:

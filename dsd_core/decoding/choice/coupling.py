@@ -8,13 +8,12 @@ Only ids cross the wire, no residual is ever sampled, and the answer to one ques
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dsd_core.decoding.choice.sampling import SamplingParams, kept_tokens, log_probs, nth_best, penalised
+from dsd_core.decoding.choice.sampling import SamplingParams, all_tokens, kept_tokens, log_probs, nth_best, penalised
 from dsd_core.decoding.ids import TokenId
 
 _MASK = 2**64 - 1
@@ -51,42 +50,23 @@ def scores(
     *,
     position: int,
     choice_index: int = 0,
+    normalised: bool = True,
 ) -> Scores:
     """Perturbed scores for the token at `position`, given logits [vocab] and the ids of all tokens before it.
 
-    `params.seed` must be set unless the temperature is 0, where the scores are the log-probabilities.
+    `params.seed` must be set unless the temperature is 0, where the scores are the log-probabilities: up to a constant if they
+    need not be `normalised`, since whoever only compares them needs no sum over the vocabulary.
     """
     shaped = penalised(logits, history, params.repetition_penalty)
-    everything = log_probs(shaped, params.temperature)
     if params.temperature == 0:
-        return Scores(_all_tokens(everything.size), everything, everything)
+        heights = log_probs(shaped, 0.0) if normalised else shaped
+        return Scores(all_tokens(heights.size), heights, heights)
+    everything = log_probs(shaped, params.temperature)
     tokens = kept_tokens(everything, params.top_k, params.top_p)
     left = everything[tokens]
     left = left - np.log(np.exp(left).sum())
     assert params.seed is not None, "whoever opens a session draws its seed"
     return Scores(tokens, left, left + gumbel_noise(params.seed, choice_index, position, tokens))
-
-
-def comparable(
-    logits: NDArray[np.float32],
-    history: NDArray[np.int64],
-    params: SamplingParams,
-    *,
-    position: int,
-    choice_index: int = 0,
-) -> Scores:
-    """The same up to a constant, for whoever only compares them: at temperature 0 nothing is summed up over the vocabulary."""
-    if params.temperature:
-        return scores(logits, history, params, position=position, choice_index=choice_index)
-    shaped = penalised(logits, history, params.repetition_penalty)
-    return Scores(_all_tokens(shaped.size), shaped, shaped)
-
-
-@lru_cache(maxsize=4)
-def _all_tokens(vocab_size: int) -> NDArray[np.int64]:
-    tokens = np.arange(vocab_size, dtype=np.int64)
-    tokens.setflags(write=False)
-    return tokens
 
 
 def greedy(logits: NDArray[np.float32]) -> tuple[TokenId, float]:

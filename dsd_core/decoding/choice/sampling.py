@@ -5,6 +5,7 @@ The order is that of transformers: repetition penalty, temperature, top-k, top-p
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -69,9 +70,17 @@ def log_probs(logits: NDArray[np.float32], temperature: float) -> NDArray[np.flo
     return heights
 
 
+@lru_cache(maxsize=4)
+def all_tokens(vocab_size: int) -> NDArray[np.int64]:
+    """Every id, in memory that all share and nobody may change."""
+    tokens = np.arange(vocab_size, dtype=np.int64)
+    tokens.setflags(write=False)
+    return tokens
+
+
 def kept_tokens(log_probs: NDArray[np.float64], top_k: int, top_p: float) -> NDArray[np.int64]:
     """The tokens that top-k, then top-p, leave, in growing order. Ties at the border of top-k all stay."""
-    tokens = np.arange(log_probs.size, dtype=np.int64)
+    tokens = all_tokens(log_probs.size)
     if 0 < top_k < log_probs.size:
         tokens = tokens[log_probs >= nth_best(log_probs, top_k)]
     if top_p < 1.0:

@@ -25,7 +25,7 @@ from dsd_client.peer_view import PeerView
 from dsd_client.relaxation import Asked, Relaxer
 from dsd_client.remote_drafter import SwarmSource
 from dsd_client.results import Chunk, Result
-from dsd_client.stage import Stage, are_near
+from dsd_client.stage import Stage, are_here, are_near
 from dsd_client.survey import survey
 from dsd_client.swarm import Swarm
 from dsd_client.target_model import TargetModel
@@ -35,8 +35,10 @@ from dsd_core.decoding.choice.acceptance import TOLERANCE_NATS
 from dsd_core.decoding.choice.audit import AUDIT_TOLERANCE_NATS, FLOOR
 from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.choice.target import ChoiceRule
+from dsd_core.decoding.lookahead.estimates import Estimates
 from dsd_core.decoding.lookahead.guard import Guard
 from dsd_core.decoding.lookahead.policy import AdaptiveLength, Blocking, FixedLength, Lookahead, Plain
+from dsd_core.decoding.lookahead.sharing import Sharing
 from dsd_core.decoding.lookahead.streaming import CANDIDATES, Experience, Streaming
 from dsd_core.decoding.session import Session, SessionConfig
 from dsd_core.errors import UsageError
@@ -322,9 +324,10 @@ def _check(positions: int, options: ConversationOptions) -> None:
 
 
 def _first_experience(stages: Sequence[Stage], lanes: int) -> Experience:
-    """Stages of this machine take from the drafter what it takes from them: whether it pays to have both compute at once has
-    to be seen. More lanes than one were asked for to be used at once."""
-    return Experience(guard=Guard.in_doubt() if lanes == 1 and are_near(stages) else Guard())
+    """Stages of this machine take from the drafter and from each other. Of near ones it has to be seen whether it pays that
+    all compute at once. More lanes than one were asked for to be used at once."""
+    guard = Guard.in_doubt() if lanes == 1 and are_near(stages) else Guard()
+    return Experience(Estimates(Sharing() if are_here(stages) else None), guard)
 
 
 def _policy(speculation: str, lookahead: int | None, candidates: int) -> Lookahead:

@@ -85,3 +85,15 @@ def test_drafts_come_back_when_a_lane_is_lost_with_them() -> None:
     assert unsent(tree, prospects) == []
     prospects.start_anew()
     assert [node for node, _ in unsent(tree, prospects)] == nodes
+
+
+def test_what_waits_is_worth_the_tokens_that_it_may_turn_out_to_be() -> None:
+    tree = a_tree()
+    first, second = grow(tree, tree.tip.id, 0.6, 0.3)
+    grow(tree, first, 0.5)
+    prospects = Prospects(tree, Reliability())
+    prospects.refresh()
+    chances = dict(unsent(tree, Prospects(tree, Reliability())))
+    assert prospects.expected(8, lambda node: False) == pytest.approx(sum(chances.values()))
+    assert prospects.expected(2, lambda node: node.id == second) == pytest.approx(sum(chances.values()) - chances[second])
+    assert prospects.expected(1, lambda node: False) == pytest.approx(chances[first])

@@ -1,5 +1,6 @@
 """What the streaming policy does, move by move, and how fast it is, in virtual time (benchmarks/virtual_time)."""
 
+from dataclasses import replace
 from statistics import mean
 
 import pytest
@@ -7,10 +8,13 @@ import pytest
 from benchmarks.virtual_time import CALM, Acceptance, Cell, Run, Weather, World, acceptance, best_blocking, plain
 from dsd_core.decoding.events import Ask, Branch, Draft, Drafted, DraftedToken, Emit, LaneOpened, Send, Tick, VerdictsArrived
 from dsd_core.decoding.frames import ComputeTime, Frame, Verdict
+from dsd_core.decoding.ids import LaneId
+from dsd_core.decoding.lookahead.estimates import FIRST_FRAMES, Estimates
 from dsd_core.decoding.lookahead.guard import Guard
 from dsd_core.decoding.lookahead.plan import Plan
 from dsd_core.decoding.lookahead.policy import FIRST_DRAFTS, Lookahead, Move, Propose, Verify, View
-from dsd_core.decoding.lookahead.streaming import Experience, Streaming
+from dsd_core.decoding.lookahead.sharing import Sharing
+from dsd_core.decoding.lookahead.streaming import CARRIED, Experience, Streaming
 from dsd_core.decoding.session import Session, SessionConfig
 
 WIDE = Cell(4, 10, 2, 5, 0.25)
@@ -26,9 +30,11 @@ def run(cell: Cell, p: float, *, candidates: int = 4, tokens: int = 300, weather
 # -- moves -------------------------------------------------------------------------------------------------------------
 
 
-def begun(candidates: int = 4, remaining: int = 20) -> tuple[Session, list[object]]:
+def begun(
+    candidates: int = 4, remaining: int = 20, experience: Experience | None = None
+) -> tuple[Session, list[object]]:
     """A session that was asked for something and got its prompt's verdict."""
-    session = Session(Streaming(candidates), SessionConfig(200, draft_slack=100))
+    session = Session(Streaming(candidates, experience=experience), SessionConfig(200, draft_slack=100))
     session.step(Ask((5, 6, 7), remaining), 0.0)
     session.step(LaneOpened(0), 0.0)
     return session, list(session.step(VerdictsArrived(0, (Verdict(3, 9, 1.0),), TIME), 0.1))
@@ -67,12 +73,46 @@ def test_drafting_goes_on_while_verdicts_are_awaited() -> None:
     assert [action.parents for action in actions if isinstance(action, Draft)] == [(5,)], "the likelier of its children"
 
 
+def answered(*frame_seconds: float, sharing: Sharing | None = None) -> Experience:
+    """Of frames of one node, over links of 80 ms, at four stages alike."""
+    learnt = Experience(Estimates(sharing))
+    for seconds in frame_seconds:
+        learnt.estimates.on_answered(1, 0.08 + seconds, ComputeTime(seconds, seconds / 4), is_usual=True)
+    return learnt
+
+
 def test_frames_are_paced_and_the_session_is_woken_in_time() -> None:
-    session, _ = begun()
+    session, _ = begun(experience=answered(0.020))
     session.step(drafted(1, 3, 0.5), 0.1001)
     actions = session.step(drafted(2, 4, 0.9, 0.05), 0.1002)
     assert not frames(actions), "the slowest stage is at work on the tip for 5 ms"
     assert session.deadline == pytest.approx(0.105, abs=0.001)
+
+
+def test_until_a_frame_of_drafts_was_answered_four_leave_in_a_round_trip() -> None:
+    """What a prompt took says little of small frames: fifty of them were under way before the first one's verdict."""
+    session, _ = begun()
+    session.step(drafted(1, 3, 0.5), 0.1001)
+    assert not frames(session.step(drafted(2, 4, 0.9, 0.05), 0.1002))
+    assert session.deadline == pytest.approx(0.1 + 0.1 / FIRST_FRAMES, abs=0.001)
+
+
+def test_where_frames_lose_to_each_other_one_waits_until_it_is_worth_it() -> None:
+    shared = answered(*[0.020] * 8, *[0.030] * 24, sharing=Sharing())
+    assert shared.estimates.lost_to_others == pytest.approx(0.005)
+    session, _ = begun(experience=shared)
+    session.step(drafted(1, 3, 0.5), 0.1001)
+    session.step(drafted(2, 4, 0.9), 0.1002)
+    assert session.deadline == pytest.approx(0.1 + CARRIED * 0.005 / 0.9, rel=0.05)
+    session.step(drafted(3, 5, 0.9), 0.1003)
+    assert session.deadline == pytest.approx(0.1 + CARRIED * 0.005 / (0.9 + 0.81), rel=0.05), "two are worth more than one"
+
+
+def test_on_machines_of_their_own_frames_wait_for_nothing_but_the_stage() -> None:
+    session, _ = begun(experience=answered(*[0.020] * 8, *[0.030] * 24))
+    session.step(drafted(1, 3, 0.5), 0.1001)
+    session.step(drafted(2, 4, 0.9), 0.1002)
+    assert session.deadline < 0.115
 
 
 def test_nothing_is_sent_or_drafted_that_cannot_be_of_use() -> None:
@@ -205,6 +245,25 @@ def test_nor_does_it_in_a_first_short_answer_of_stages_nearby(cell: Cell) -> Non
     liar = Acceptance([0] * 100, [0.99] * 100, [0.99] * 100)
     slowed = World(Streaming(experience=Experience(guard=Guard.in_doubt())), cell, liar).run(96)
     assert slowed.milliseconds <= 1.04 * plain(cell)
+
+
+class OneMachine(World):
+    """Its stages share a core."""
+
+    def _occupy(self, lane: LaneId, number: int, frame: Frame, time: ComputeTime) -> None:
+        at_work = sum(stage.busy for stage in self._lanes[lane])
+        whole, self._cell = self._cell, replace(self._cell, launch=self._cell.launch * (1 + at_work))
+        super()._occupy(lane, number, frame, time)
+        self._cell = whole
+
+
+@pytest.mark.parametrize("candidates", [1, 4])
+def test_on_one_machine_fewer_frames_bring_more_tokens(candidates: int) -> None:
+    cell = Cell(4, 10, 1, 8, 0.1)
+    hasty = OneMachine(Streaming(candidates), cell, acceptance(0.9)).run(600)
+    learnt = Experience(Estimates(Sharing()))
+    patient = OneMachine(Streaming(candidates, experience=learnt), cell, acceptance(0.9)).run(600)
+    assert patient.milliseconds < 0.95 * hasty.milliseconds
 
 
 @pytest.mark.parametrize("weather", [Weather(jitter=0.5), Weather(stragglers=0.05)], ids=["jitter", "stragglers"])

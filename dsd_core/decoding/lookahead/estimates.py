@@ -9,6 +9,7 @@ from dsd_core.decoding.ids import TokenId
 from dsd_core.decoding.lookahead.line_fit import LineFit
 from dsd_core.decoding.lookahead.plan import Measurements
 from dsd_core.decoding.lookahead.reliability import Reliability
+from dsd_core.decoding.lookahead.sharing import Sharing
 from dsd_core.decoding.tree import TreeNode
 
 _GROWTH = 0.1
@@ -17,6 +18,8 @@ _LEAST = 1 / 64
 """No stage computes a node more in less than this share of its time for one. What is measured as less is noise."""
 _KEEP = 1 - 1 / 256
 _SUREST = 0.99
+FIRST_FRAMES = 4
+"""A round trip, until one has been answered: what a prompt took says little of a frame of drafts."""
 _CROWDING_WEIGHT = 1 / 16
 _MOST_CROWDED = 8.0
 
@@ -41,6 +44,8 @@ class Undisturbed:
 class Estimates:
     """Told what happened; asked for `measurements` once `known`."""
 
+    sharing: Sharing | None = None
+    """Of frames, over all stages, as if of one node; where stages are known to compute on the drafter's machine."""
     reliability: Reliability = field(default_factory=Reliability)
     _draft: LineFit = field(default_factory=_line)
     """A draft step, by its branches."""
@@ -83,8 +88,14 @@ class Estimates:
         return self._draft.slope / step if step > 0 else _GROWTH
 
     def service(self, nodes: int) -> float:
-        """Seconds of a frame at the slowest stage, others that crowd it included."""
-        return self._slowest.at(nodes) * (1 + self._crowding)
+        """Seconds of a frame at the slowest stage, others that crowd it included; a careful guess before one was answered."""
+        seconds = self._slowest.at(nodes) * (1 + self._crowding)
+        return seconds if self._slowest.weight else max(seconds, self.round_trip(1) / FIRST_FRAMES)
+
+    @property
+    def lost_to_others(self) -> float:
+        """Seconds that a frame takes longer because others are at work on the same machine. They lose as much to it."""
+        return self.sharing.lost if self.sharing is not None else 0.0
 
     def round_trip(self, nodes: int) -> float:
         """Seconds of a frame that meets no other."""
@@ -144,6 +155,8 @@ class Estimates:
                 fit.assume(nodes, spent, _GROWTH)
             if is_usual:
                 fit.add(nodes, spent)
+        if is_usual and self.sharing is not None:
+            self.sharing.add(time.total - self._compute.slope * (nodes - 1))
 
     def on_judged(self, candidates: Sequence[TreeNode], choice: TokenId) -> None:
         """The target has chosen where these had been drafted."""

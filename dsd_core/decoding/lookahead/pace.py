@@ -7,6 +7,7 @@ the stage from t to t + `service`, and its verdicts arrive `rest` later.
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
+from math import inf
 
 from dsd_core.decoding.ids import NodeId
 
@@ -40,6 +41,8 @@ class Pace:
         self._passages: deque[Passage] = deque()
         self._free_at = 0.0
         """When the last frame that was answered left the stage."""
+        self.sent_at = -inf
+        """When the latest frame was sent."""
 
     @property
     def free_at(self) -> float:
@@ -48,6 +51,7 @@ class Pace:
     def send(self, passage: Passage) -> None:
         """A frame was sent, now."""
         passage.start = max(passage.sent_at, self.free_at)
+        self.sent_at = passage.sent_at
         self._passages.append(passage)
 
     def answer(self, nodes: Collection[NodeId | None], now: float) -> Passage | None:

@@ -59,6 +59,11 @@ class Prospects:
         """The likeliest draft that is not done, by `is_done`: what is done once is done for good."""
         return self._best(self._unsent, is_done)
 
+    def expected(self, nodes: int, is_done: Callable[[TreeNode], bool]) -> float:
+        """How many of the `nodes` likeliest drafts that are not done the target may be expected to commit."""
+        waiting = (worth for worth, node in self._unsent if node in self._tree and not is_done(self._tree[node]))
+        return sum(map(self._chance, heapq.nsmallest(nodes, waiting)))
+
     def best_end(self, is_done: Callable[[TreeNode], bool]) -> Prospect | None:
         """The likeliest node to draft after, the tip among them, likewise."""
         return self._best(self._ends, is_done)
@@ -75,9 +80,13 @@ class Prospects:
         while queue:
             worth, node = queue[0]
             if node in self._tree and not is_done(self._tree[node]):
-                return Prospect(self._tree[node], exp(-worth - self._worth[self._tree.tip.id]))
+                return Prospect(self._tree[node], self._chance(worth))
             heapq.heappop(queue)
         return None
+
+    def _chance(self, worth: float) -> float:
+        """Of a queue's entry, given the tip."""
+        return exp(-worth - self._worth[self._tree.tip.id])
 
     def _add(self, node: TreeNode) -> None:
         self._latest = node.id

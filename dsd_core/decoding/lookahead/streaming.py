@@ -15,7 +15,7 @@ Laws:
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
@@ -50,6 +50,8 @@ NEAR_BEST = 0.3
 """A branch joins a draft step if it is at least so likely as the likeliest, relative to it."""
 MOST_OF_BEST = 3
 """One frame at a time drafts so many times the best length where the drafter is sure."""
+CARRIED = 20.0
+"""Tokens that lose time to a frame that is sent, where frames lose to each other. Fitted on the embedded pair (LOG.md)."""
 NOTHING_KNOWN = Plan(threshold=1.0, frame_nodes=1)
 """Before the first verdict: the tip alone, while the drafter goes on."""
 
@@ -215,8 +217,9 @@ class Streaming(Lookahead):
         if not view.has_room(self._leaving + 1):
             return False
         pace = self._paces[self._soonest(view).id]
-        if pace.free_at > view.now:
-            self.wake_at = pace.free_at
+        leaves_at = max(pace.free_at, pace.sent_at + self._patience(view, prospects))
+        if leaves_at > view.now:
+            self.wake_at = leaves_at
             return False
         due = pace.next_due(view.now)
         nodes = min(self._plan.frame_nodes, prospects.waiting)
@@ -225,6 +228,15 @@ class Streaming(Lookahead):
             self.wake_at = due
             return False
         return True
+
+    def _patience(self, view: View, prospects: Prospects) -> float:
+        """How long after the one before the next frame leaves, where stages share a machine: until what waits has lost as
+        much as the frames under way will lose to it (the rule for acknowledgements of Dooly, Goldman and Scott, JACM 2001)."""
+        lost = self._estimates.lost_to_others
+        if not lost:
+            return 0.0
+        waiting = prospects.expected(self._plan.frame_nodes, self._is_done(view))
+        return CARRIED * lost / max(waiting, 1e-9)
 
     def _frame(self, view: View, prospects: Prospects, *, carries_tip: bool) -> Verify:
         """The likeliest that wait, as many as one frame should hold."""
@@ -244,8 +256,12 @@ class Streaming(Lookahead):
         return Verify(lane.id, tuple(drafts))
 
     def _best_unsent(self, view: View, prospects: Prospects) -> Prospect | None:
+        return prospects.best_unsent(self._is_done(view))
+
+    def _is_done(self, view: View) -> Callable[[TreeNode], bool]:
+        """Whether a draft need not be sent."""
         tip, deepest = view.tree.tip.position, view.deepest
-        return prospects.best_unsent(lambda node: not tip < node.position <= deepest or view.is_sent(node.id))
+        return lambda node: not tip < node.position <= deepest or view.is_sent(node.id)
 
     # -- what happened -------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ draft are on their way before the rejection that needs them, and a hit among the
 Laws:
 1. The tip, once unsent, is sent at once: the verification of the committed prefix is always in flight (the paper's non-SI
    thread), and progress never falls behind plain decoding.
-2. Everything else waits until the slowest stage of a lane is about to be free. A flood of frames is the way to lose.
+2. Everything else waits until the slowest stage of a lane is about to be free, and where all share a machine until it is worth
+   what it takes from them. A flood of frames is the way to lose.
 3. Thresholds are relative to the tip, never to the best of what waits: the best of junk would always be the best.
 """
 

@@ -327,7 +327,7 @@ def _first_experience(stages: Sequence[Stage], lanes: int) -> Experience:
     """Stages of this machine take from the drafter and from each other. Of near ones it has to be seen whether it pays that
     all compute at once. More lanes than one were asked for to be used at once."""
     guard = Guard.in_doubt() if lanes == 1 and are_near(stages) else Guard()
-    return Experience(Estimates(Sharing() if are_here(stages) else None), guard)
+    return Experience(Estimates(sharing=Sharing() if are_here(stages) else None), guard)
 
 
 def _policy(speculation: str, lookahead: int | None, candidates: int) -> Lookahead:

@@ -19,7 +19,7 @@ _LEAST = 1 / 64
 _KEEP = 1 - 1 / 256
 _SUREST = 0.99
 FIRST_FRAMES = 4
-"""A round trip, until one has been answered: what a prompt took says little of a frame of drafts."""
+"""So many leave in a round trip until one has been answered: what a prompt took says little of a frame of drafts."""
 _CROWDING_WEIGHT = 1 / 16
 _MOST_CROWDED = 8.0
 

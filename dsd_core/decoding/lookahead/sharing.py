@@ -3,7 +3,9 @@
 from collections import deque
 
 MEMORY = 256
+"""Frames that are remembered ..."""
 LATELY = 32
+"""... and those of them that tell how it is now."""
 ALONE = 1 / 20
 """The share of all frames that are taken to have met no other."""
 SCATTER = 1 / 4

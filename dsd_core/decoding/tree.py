@@ -69,8 +69,10 @@ class TokenTree:
 
     def child(self, parent: NodeId, token: TokenId) -> TreeNode | None:
         """The child of `parent` that holds `token`."""
-        nodes = (self._nodes[child] for child in self._nodes[parent].children)
-        return next((node for node in nodes if node.token == token), None)
+        for child in self._nodes[parent].children:
+            if self._nodes[child].token == token:
+                return self._nodes[child]
+        return None
 
     def commit(self, node: TreeNode) -> None:
         """Move the tip to one of its children, and forget the child's siblings with all that hangs off them."""

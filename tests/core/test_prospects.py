@@ -88,12 +88,23 @@ def test_drafts_come_back_when_a_lane_is_lost_with_them() -> None:
 
 
 def test_what_waits_is_worth_the_tokens_that_it_may_turn_out_to_be() -> None:
-    tree = a_tree()
-    first, second = grow(tree, tree.tip.id, 0.6, 0.3)
-    grow(tree, first, 0.5)
-    prospects = Prospects(tree, Reliability())
-    prospects.refresh()
-    chances = dict(unsent(tree, Prospects(tree, Reliability())))
-    assert prospects.expected(8, lambda node: False) == pytest.approx(sum(chances.values()))
-    assert prospects.expected(2, lambda node: node.id == second) == pytest.approx(sum(chances.values()) - chances[second])
-    assert prospects.expected(1, lambda node: False) == pytest.approx(chances[first])
+    """Kept up to date as drafts come, leave and are decided on: the same as a sum over what is there."""
+    chance, tree = random.Random(5), a_tree()
+    prospects, sent = Prospects(tree, Reliability()), set[int]()
+
+    def is_done(node: TreeNode) -> bool:
+        return node.position <= tree.tip.position or node.id in sent
+
+    for _ in range(200):
+        live = [tree.tip.id, *(node.id for node in tree.drafts())]
+        match chance.randrange(4):
+            case 0 | 1:
+                grow(tree, chance.choice(live), 0.6 * chance.random(), 0.4 * chance.random())
+            case 2 if best := prospects.best_unsent(is_done):
+                prospects.take_unsent()
+                sent.add(best.node.id)
+            case 3 if tree.tip.children:
+                tree.commit(tree[chance.choice(tree.tip.children)])
+        prospects.refresh()
+        waiting = [probability for node, probability in unsent(tree, Prospects(tree, Reliability())) if node not in sent]
+        assert prospects.expected(is_done) == pytest.approx(sum(waiting), abs=1e-9)

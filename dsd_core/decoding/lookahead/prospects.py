@@ -32,6 +32,9 @@ class Prospects:
         self._reliability = reliability
         self._worth: dict[NodeId, float] = {}
         self._latest = ROOT
+        self._tip = ROOT
+        self._expected: float | None = None
+        """Of what waits, kept up to date; None where it has to be summed anew, since the tip has moved."""
         self._unsent: list[tuple[float, NodeId]] = []
         self._ends: list[tuple[float, NodeId]] = []
 
@@ -40,6 +43,8 @@ class Prospects:
         tip = self._tree.tip.id
         if tip not in self._worth or len(self._worth) > 2 * len(self._tree) + 64:
             self.start_anew()
+        if tip != self._tip:
+            self._tip, self._expected = tip, None
         for node in self._tree.since(self._latest):
             self._add(node)
 
@@ -49,6 +54,7 @@ class Prospects:
         self._worth = {tip.id: 0.0}
         self._unsent, self._ends = [], [(0.0, tip.id)]
         self._latest = tip.id
+        self._expected = None
 
     @property
     def waiting(self) -> int:
@@ -59,10 +65,12 @@ class Prospects:
         """The likeliest draft that is not done, by `is_done`: what is done once is done for good."""
         return self._best(self._unsent, is_done)
 
-    def expected(self, nodes: int, is_done: Callable[[TreeNode], bool]) -> float:
-        """How many of the `nodes` likeliest drafts that are not done the target may be expected to commit."""
-        waiting = (worth for worth, node in self._unsent if node in self._tree and not is_done(self._tree[node]))
-        return sum(map(self._chance, heapq.nsmallest(nodes, waiting)))
+    def expected(self, is_done: Callable[[TreeNode], bool]) -> float:
+        """How many of the drafts that are not done, by `is_done`, the target may be expected to commit."""
+        if self._expected is None:
+            waiting = (worth for worth, node in self._unsent if node in self._tree and not is_done(self._tree[node]))
+            self._expected = sum(map(self._chance, waiting))
+        return self._expected
 
     def best_end(self, is_done: Callable[[TreeNode], bool]) -> Prospect | None:
         """The likeliest node to draft after, the tip among them, likewise."""
@@ -70,7 +78,9 @@ class Prospects:
 
     def take_unsent(self) -> None:
         """The best is being sent."""
-        heapq.heappop(self._unsent)
+        worth, _ = heapq.heappop(self._unsent)
+        if self._expected is not None:
+            self._expected = max(0.0, self._expected - self._chance(worth))
 
     def take_end(self) -> None:
         """The best is being drafted after."""
@@ -96,3 +106,5 @@ class Prospects:
             self._worth[node.id] = worth
             heapq.heappush(self._unsent, (-worth, node.id))
             heapq.heappush(self._ends, (-worth, node.id))
+            if self._expected is not None:
+                self._expected += self._chance(-worth)

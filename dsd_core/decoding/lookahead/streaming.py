@@ -27,7 +27,7 @@ from dsd_core.decoding.lane import Lane
 from dsd_core.decoding.lookahead.estimates import Estimates
 from dsd_core.decoding.lookahead.guard import Guard
 from dsd_core.decoding.lookahead.pace import Pace, Passage
-from dsd_core.decoding.lookahead.plan import Measurements, Plan, best_blocking, plan
+from dsd_core.decoding.lookahead.plan import MOST_NODES, Measurements, Plan, best_blocking, plan
 from dsd_core.decoding.lookahead.policy import (
     FIRST_DRAFTS,
     Blocking,
@@ -51,7 +51,7 @@ NEAR_BEST = 0.3
 """A branch joins a draft step if it is at least so likely as the likeliest, relative to it."""
 MOST_OF_BEST = 3
 """One frame at a time drafts so many times the best length where the drafter is sure."""
-CARRIED = 20.0
+CARRIED = 30.0
 """Tokens that lose time to a frame that is sent, where frames lose to each other. Fitted on the embedded pair (LOG.md)."""
 NOTHING_KNOWN = Plan(threshold=1.0, frame_nodes=1)
 """Before the first verdict: the tip alone, while the drafter goes on."""
@@ -94,6 +94,7 @@ class Streaming(Lookahead):
         """Of the latest draft step."""
         self._drafts_overdue_at = 0.0
         """When one frame at a time goes on without what it has asked the drafter for."""
+        self._replan()
 
     @property
     def experience(self) -> Experience:
@@ -107,7 +108,6 @@ class Streaming(Lookahead):
         self._keep_promise(view)
         if self._falls_back:
             return self._one_at_a_time(view)
-        self._replan()
         prospects = self._refreshed(view)
         return [*self._verify(view, prospects), *self._propose(view, prospects)]
 
@@ -155,8 +155,14 @@ class Streaming(Lookahead):
             return
         measured = self._estimates.measurements()
         if self._measured is None or measured.has_moved(self._measured):
-            planned = plan(measured)
-            self._measured, self._plan = measured, replace(planned, frame_nodes=self._lookahead or planned.frame_nodes)
+            self._measured, self._plan = measured, plan(measured)
+
+    @property
+    def _frame_nodes(self) -> int:
+        """The most of a frame. Where frames wait for one another, what is left behind waits long: so all that pays."""
+        if self._lookahead is not None:
+            return self._lookahead
+        return MOST_NODES if self._estimates.lost_to_others else self._plan.frame_nodes
 
     def _refreshed(self, view: View) -> Prospects:
         """What could be sent and drafted. It is told from the tree anew when a lane has come or gone with what it was sent."""
@@ -223,7 +229,7 @@ class Streaming(Lookahead):
             self.wake_at = leaves_at
             return False
         due = pace.next_due(view.now)
-        nodes = min(self._plan.frame_nodes, prospects.waiting)
+        nodes = min(self._frame_nodes, prospects.waiting)
         # A frame that starts an instant before the verdict that voids it keeps the tip waiting for all its time.
         if due is not None and due - view.now <= (1 - self._estimates.acceptance) * self._estimates.service(nodes):
             self.wake_at = due
@@ -236,8 +242,7 @@ class Streaming(Lookahead):
         lost = self._estimates.lost_to_others
         if not lost:
             return 0.0
-        waiting = prospects.expected(self._plan.frame_nodes, self._is_done(view))
-        return CARRIED * lost / max(waiting, 1e-9)
+        return CARRIED * lost / max(prospects.expected(self._is_done(view)), 1e-9)
 
     def _frame(self, view: View, prospects: Prospects, *, carries_tip: bool) -> Verify:
         """The likeliest that wait, as many as one frame should hold."""
@@ -245,7 +250,7 @@ class Streaming(Lookahead):
         drafts: list[NodeId] = []
         enough = self._plan.threshold if carries_tip else self._plan.first_threshold
         self._leaving += carries_tip
-        while len(drafts) + carries_tip < self._plan.frame_nodes and view.has_room(self._leaving + 1):
+        while len(drafts) + carries_tip < self._frame_nodes and view.has_room(self._leaving + 1):
             best = self._best_unsent(view, prospects)
             if best is None or best.probability < enough:
                 break
@@ -284,6 +289,7 @@ class Streaming(Lookahead):
         if passage is not None:
             computed = len(nodes) if passage.is_usual else len(passage.nodes)
             self._estimates.on_answered(computed, now - passage.sent_at, time, is_usual=passage.is_usual)
+            self._replan()
 
     def on_judged(self, candidates: Sequence[TreeNode], choice: TokenId) -> None:
         self._estimates.on_judged(candidates, choice)
@@ -304,7 +310,7 @@ class Streaming(Lookahead):
             "node_seconds": measured.node_seconds,
             "round_trip_seconds": measured.round_trip_seconds,
             "threshold": self._plan.threshold,
-            "frame_nodes": self._plan.frame_nodes,
+            "frame_nodes": self._frame_nodes,
             "guard_engagements": self._guard.engagements,
         }
 

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -227,7 +226,7 @@ class World:
         if draft.candidates > 1:
             return [Branch(parent, (token,), rank) for rank, token in enumerate(self._candidates(position, right, draft))]
         chain: list[DraftedToken] = []
-        while len(chain) < draft.steps and prod(drafted.confidence for drafted in chain) >= draft.least:
+        while len(chain) < draft.steps and math.prod(drafted.confidence for drafted in chain) >= draft.least:
             chain.append(self._candidates(position + len(chain), right, draft)[0])
             right = right and chain[-1].token == RIGHT
         return [Branch(parent, tuple(chain))]

@@ -256,11 +256,11 @@ class Swarm:
         peer, channel = await self._channel(address)
         request = stage_pb2.DescribeRequest(protocol_version=VERSIONS.newest, oldest_protocol_version=VERSIONS.oldest)
         clock = asyncio.get_running_loop().time
-        by = clock() + CALL_SECONDS
+        deadline = clock() + CALL_SECONDS
         await settled(channel, CALL_SECONDS)
         asked_at = clock()
         try:
-            description = await stage_stub(channel).Describe(request, timeout=max(0.0, by - asked_at))
+            description = await stage_stub(channel).Describe(request, timeout=max(0.0, deadline - asked_at))
         except grpc.aio.AioRpcError as failure:
             raise unreachable(error_of(failure, f"the peer at {address}")) from None
         self._round_trips.add(address, clock() - asked_at)

@@ -167,9 +167,9 @@ class World:
         self._finished = False
         self._off_the_path = itertools.cycle(acceptance.beliefs_off_the_path)
 
-    def run(self, tokens: int) -> Run:
-        """Answer a prompt of one token with so many."""
-        self._step(Ask((RIGHT,), tokens))
+    def run(self, tokens: int, prompt: tuple[TokenId, ...] = (RIGHT,)) -> Run:
+        """Answer a prompt with so many."""
+        self._step(Ask(prompt, tokens))
         while not self._finished:
             self._advance()
         first, last = self.committed_at[0], self.committed_at[-1]

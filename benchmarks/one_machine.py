@@ -82,7 +82,7 @@ class OneMachine(World):
         self._text = text.prompt + text.answer
         self._drafter = drafters.open(self._capacity)
         self._places: dict[NodeId, int] = {}
-        """Of the nodes that are right: how many tokens lead to them. The lane's only session has numbers of its own."""
+        """How many tokens lead to a node, for those that are right; by the lane's numbers."""
 
     def call_in(self, seconds: float, happen: Callable[[], None]) -> None:
         self._later(1000 * seconds, happen)
@@ -101,8 +101,7 @@ class OneMachine(World):
 
     def _draft(self, draft: Draft) -> None:
         contexts = self.session.tree.contexts(draft.parents)
-        asked = {"steps": draft.steps, "candidates": draft.candidates}
-        proposals = self._drafter.propose(contexts, **asked, least=draft.least)
+        proposals = self._drafter.propose(contexts, steps=draft.steps, candidates=draft.candidates, least=draft.least)
         branches = tuple(
             Branch(parent, run, rank)
             for parent, proposal in zip(draft.parents, proposals, strict=True)

@@ -1,6 +1,5 @@
 """Cores that are shared, in virtual time."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -33,8 +32,7 @@ class Cores:
         self._clock = clock
         self._jobs: list[_Job] = []
         self._looked_at = 0.0
-        self._plans = itertools.count()
-        self._latest_plan = -1
+        self._plans = 0
 
     def run(self, milliseconds: float, done: Callable[[], None], *, is_clients: bool = False) -> None:
         self._catch_up()
@@ -60,13 +58,13 @@ class Cores:
 
     def _plan(self) -> None:
         """Look again when the next job will be done, unless others have come by then."""
-        self._latest_plan = next(self._plans)
+        self._plans += 1
         if self._jobs:
             soonest = min(max(0.0, job.seconds) / rate for job, rate in self._rates())
-            self._clock.call_in(soonest, partial(self._look, self._latest_plan))
+            self._clock.call_in(soonest, partial(self._look, self._plans))
 
     def _look(self, plan: int) -> None:
-        if plan != self._latest_plan:
+        if plan != self._plans:
             return
         self._catch_up()
         done = [job for job in self._jobs if job.seconds <= 1e-9]

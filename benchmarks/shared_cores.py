@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.effort import WIDTH, numbers
-from benchmarks.one_machine import COSTS, Drafters, OneMachine, Text
+from benchmarks.one_machine import COSTS, OneMachine, Text
 from benchmarks.virtual_time import Cell
 from dsd_client.commands.demo import PROMPTS
+from dsd_client.drafting import ModelSourceOfDrafts
 from dsd_client.prompt_file import read_prompts
 from dsd_client.target_model import TargetModel
 from dsd_core import embedded
@@ -32,6 +32,9 @@ from dsd_core.decoding.lookahead.sharing import Sharing
 from dsd_core.decoding.lookahead.streaming import CANDIDATES, Experience, Streaming
 from dsd_core.embedded.continuations import continuations
 from dsd_core.embedded.shapes import load_model
+from dsd_core.model.compute_thread import ComputeThread
+from dsd_core.model.source import resolve
+from dsd_core.model.span import Span
 
 LENGTHS = (8, 12, 16, 24)
 """Of blocking's drafts; the best is shown."""
@@ -48,7 +51,11 @@ class Figures:
 
 
 def replay(
-    make: Callable[[Experience | None], Lookahead], cell: Cell, cores: float, texts: Sequence[Text], drafters: Drafters
+    make: Callable[[Experience | None], Lookahead],
+    cell: Cell,
+    cores: float,
+    texts: Sequence[Text],
+    drafters: ModelSourceOfDrafts,
 ) -> Figures:
     """Answer all texts one after the other, by one client; the first once more before, since one that has just come has all to
     learn."""
@@ -82,7 +89,13 @@ def _answers(prompts: Sequence[str], tokens: int) -> list[Text]:
     return [Text(tuple(map(TokenId, head)), tuple(map(TokenId, body))) for head, body in zip(asked, answered, strict=True)]
 
 
-def _row(cores: float, cell: Cell, texts: Sequence[Text], drafters: Drafters) -> list[str]:
+def _drafters() -> ModelSourceOfDrafts:
+    """Called in this thread, not in its own."""
+    source = resolve(str(embedded.DRAFTER))
+    return ModelSourceOfDrafts(source, Span.load(source, range(source.num_layers)), ComputeThread("drafter"))
+
+
+def _row(cores: float, cell: Cell, texts: Sequence[Text], drafters: ModelSourceOfDrafts) -> list[str]:
     def figures(make: Callable[[Experience | None], Lookahead]) -> Figures:
         return replay(make, cell, cores, texts, drafters)
 
@@ -108,9 +121,8 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--stages", type=int, default=4, metavar="N")
     parser.add_argument("--delay", type=float, default=10.0, metavar="MS", help="of one way")
     given = parser.parse_args(arguments)
-    torch.set_num_threads(1)
     prompts = read_prompts(given.file, given.prompts) if given.file else list(PROMPTS[: given.prompts])
-    texts, drafters = _answers(prompts, given.tokens), Drafters()
+    texts, drafters = _answers(prompts, given.tokens), _drafters()
     cell = Cell(given.stages, given.delay, COSTS.draft, COSTS.launch, COSTS.node)
     table = Table("cores", "blocking (k)", "linear", "streaming", "blocking / streaming", "frames", "processor, ms")
     for cores in given.cores:

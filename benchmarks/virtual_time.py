@@ -280,12 +280,15 @@ class World:
         self._later(milliseconds, partial(self._pass_on, lane, number, frame, time.plus(milliseconds / 1000)))
 
     def _pass_on(self, lane: LaneId, number: int, frame: Frame, time: ComputeTime) -> None:
+        self._leave(lane, number, frame, time)
+        self._compute(lane, number)
+
+    def _leave(self, lane: LaneId, number: int, frame: Frame, time: ComputeTime) -> None:
         if number + 1 < self._cell.stages:
             self._transmit(lane, number + 1, frame, time)
         else:
             arrived = VerdictsArrived(lane, self._verdicts(lane, frame), time)
             self._later(self._delay(), partial(self._step, arrived))
-        self._compute(lane, number)
 
     def _verdicts(self, lane: LaneId, frame: Frame) -> tuple[Verdict, ...]:
         for node in frame.nodes:

@@ -20,11 +20,9 @@ from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.events import (
     Action,
     Ask,
-    Branch,
     CloseLane,
     CommittedToken,
     Draft,
-    Drafted,
     Emit,
     Event,
     Finish,
@@ -285,12 +283,7 @@ class Conversation:
         assert self._drafter is not None, "a policy that drafts comes with a drafter"
         await self._may_draft.wait()
         proposals = await self._drafter.propose(contexts, steps=draft.steps, candidates=draft.candidates, least=draft.least)
-        branches = tuple(
-            Branch(parent, tokens, rank)
-            for parent, proposal in zip(draft.parents, proposals, strict=True)
-            for rank, tokens in enumerate(proposal)
-        )
-        await self._events.put(Drafted(draft.request, branches))
+        await self._events.put(draft.answered(proposals))
 
     def _start(self, work: Callable[[*Given], Coroutine[Any, Any, None]], *given: *Given) -> None:
         task = asyncio.create_task(self._report(work, *given))

@@ -85,9 +85,10 @@ class ModelSourceOfDrafts:
         self._sharpness = Sharpness()
 
     async def open(self, rule: ChoiceRule, capacity: int) -> LocalDrafter:
-        return LocalDrafter(f"{self._source.name} and ngram", lambda: self._make(rule, capacity), self._thread)
+        return LocalDrafter(f"{self._source.name} and ngram", lambda: self.make(rule, capacity), self._thread)
 
-    def _make(self, rule: ChoiceRule, capacity: int) -> Drafter:
+    def make(self, rule: ChoiceRule, capacity: int) -> Drafter:
+        """One for a session, for the calling thread."""
         from dsd_core.model.drafter import ModelDrafter
 
         self._span.use_few_cores()

@@ -1,5 +1,6 @@
 """What happens to a session, and what it then wants done."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -130,6 +131,15 @@ class Draft:
     steps: int
     candidates: int = 1
     least: float = 0.0
+
+    def answered(self, proposals: Sequence[Sequence[tuple[DraftedToken, ...]]]) -> Drafted:
+        """What the drafter says: for each parent the runs that may follow, best first."""
+        branches = (
+            Branch(parent, run, rank)
+            for parent, proposal in zip(self.parents, proposals, strict=True)
+            for rank, run in enumerate(proposal)
+        )
+        return Drafted(self.request, tuple(branches))
 
 
 @dataclass(frozen=True, slots=True)

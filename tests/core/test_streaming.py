@@ -247,7 +247,7 @@ def test_nor_does_it_in_a_first_short_answer_of_stages_nearby(cell: Cell) -> Non
     assert slowed.milliseconds <= 1.04 * plain(cell)
 
 
-class OneMachine(World):
+class SharedCore(World):
     """Its stages share a core."""
 
     def _occupy(self, lane: LaneId, number: int, frame: Frame, time: ComputeTime) -> None:
@@ -260,9 +260,9 @@ class OneMachine(World):
 @pytest.mark.parametrize("candidates", [1, 4])
 def test_on_one_machine_fewer_frames_bring_more_tokens(candidates: int) -> None:
     cell = Cell(4, 10, 1, 8, 0.1)
-    hasty = OneMachine(Streaming(candidates), cell, acceptance(0.9)).run(600)
+    hasty = SharedCore(Streaming(candidates), cell, acceptance(0.9)).run(600)
     learnt = Experience(Estimates(Sharing()))
-    patient = OneMachine(Streaming(candidates, experience=learnt), cell, acceptance(0.9)).run(600)
+    patient = SharedCore(Streaming(candidates, experience=learnt), cell, acceptance(0.9)).run(600)
     assert patient.milliseconds < 0.95 * hasty.milliseconds
 
 

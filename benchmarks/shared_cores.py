@@ -75,7 +75,7 @@ def replay(
 
 
 def _streaming(candidates: int, experience: Experience | None) -> Streaming:
-    return Streaming(candidates, experience=experience or Experience(Estimates(Sharing())))
+    return Streaming(candidates, experience=experience or Experience(Estimates(Sharing(), Sharing())))
 
 
 def _blocking(k: int, _: Experience | None) -> Blocking:

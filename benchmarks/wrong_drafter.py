@@ -31,6 +31,10 @@ class WrongDrafter:
     def name(self) -> str:
         return f"anything but {self.right.name}"
 
+    @property
+    def is_local(self) -> bool:
+        return self.right.is_local
+
     async def propose(
         self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0
     ) -> tuple[Proposal, ...]:

@@ -266,7 +266,7 @@ class Client:
         )
         learnt_on = (*link.addresses, candidates)
         if isinstance(policy, Streaming):
-            learnt = self._experience.pop(learnt_on, None) or _first_experience(link.stages, config.lanes)
+            learnt = self._experience.pop(learnt_on, None) or _first_experience(link.stages, config.lanes, drafter)
             policy = Streaming(candidates, options.get("lookahead"), learnt)
         session = Session(policy, config, relaxation.rule)
         async with Conversation(
@@ -323,11 +323,13 @@ def _check(positions: int, options: ConversationOptions) -> None:
         raise UsageError(f"a session of {positions} positions holds nothing; ask for at least 1 token")
 
 
-def _first_experience(stages: Sequence[Stage], lanes: int) -> Experience:
-    """Stages of this machine take from the drafter and from each other. Of near ones it has to be seen whether it pays that
-    all compute at once. More lanes than one were asked for to be used at once."""
+def _first_experience(stages: Sequence[Stage], lanes: int, drafter: SessionDrafter | None) -> Experience:
+    """Stages of this machine take from the drafter and from each other, and frames from a drafter of this process. Of near
+    stages it has to be seen whether it pays that all compute at once. More lanes than one were asked for to be used at once."""
     guard = Guard.in_doubt() if lanes == 1 and are_near(stages) else Guard()
-    return Experience(Estimates(sharing=Sharing() if are_here(stages) else None), guard)
+    sharing = Sharing() if are_here(stages) else None
+    drafting = Sharing() if drafter is not None and drafter.is_local else None
+    return Experience(Estimates(sharing, drafting), guard)
 
 
 def _policy(speculation: str, lookahead: int | None, candidates: int) -> Lookahead:

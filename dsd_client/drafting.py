@@ -23,6 +23,11 @@ class SessionDrafter(Protocol):
         """What drafts, and why nothing better does."""
         ...
 
+    @property
+    def is_local(self) -> bool:
+        """It computes in this process, which sends and hears frames beside."""
+        ...
+
     async def propose(
         self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0
     ) -> tuple[Proposal, ...]: ...
@@ -40,6 +45,8 @@ class DrafterSource(Protocol):
 
 class LocalDrafter:
     """A drafter of this process, made when it is first asked: the first frame does not wait for its memory."""
+
+    is_local = True
 
     def __init__(self, name: str, make: Callable[[], Drafter], thread: ComputeThread) -> None:
         self.name = name

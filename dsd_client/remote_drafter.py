@@ -59,6 +59,8 @@ class DrafterPeer:
 class RemoteDrafter:
     """One session at a drafter peer. Whatever is wrong with it costs speed only: `instead` drafts from then on."""
 
+    is_local = False
+
     def __init__(self, peer: DrafterPeer, instead: SessionDrafter, vocab_size: int) -> None:
         """Use it once it is open."""
         self.peer = peer

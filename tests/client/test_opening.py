@@ -122,6 +122,7 @@ async def test_a_session_whose_rule_cannot_be_found_gives_lane_and_drafter_back(
 
     class Drafter:
         name = "ours"
+        is_local = True
 
         async def propose(self, *_: Any, **__: Any) -> Any:
             raise UsageError("nothing comes to mind")

@@ -49,6 +49,23 @@ def test_streaming_that_is_tried_again_gets_the_time_of_a_trial_and_not_its_toke
     assert seconds <= FAR_SLOWER * LOOK_TOKENS * 0.040 + 2 * 0.200
 
 
+def test_the_round_trip_that_a_change_takes_is_no_speed() -> None:
+    """Nor are the misses of that while, which go with its tokens."""
+    guard = Guard.in_doubt()
+    now = spend(guard, 0.040, promised=0.040, start=0.0)
+    assert not guard.engaged
+    now += 0.5
+    guard.on_judged(right=False)
+    guard.on_tokens(1, now)
+    assert guard.acceptance(otherwise=0.7) == 0.7
+    while not guard.is_due:
+        now += 0.030
+        guard.on_judged(right=True)
+        guard.on_tokens(1, now)
+    guard.decide(0.040)
+    assert not guard.engaged
+
+
 def test_it_leaves_alone_what_is_fast_enough() -> None:
     guard = Guard()
     spend(guard, 0.0300, promised=0.040, start=0.0)

@@ -20,6 +20,10 @@ _KEEP = 1 - 1 / 256
 _SUREST = 0.99
 FIRST_FRAMES = 4
 """So many leave in a round trip until one has been answered: what a prompt took says little of a frame of drafts."""
+CARRIED = 30.0
+"""Tokens that lose time to a frame that is sent, where frames lose to each other. Fitted on the embedded pair (LOG.md) ..."""
+DRAFTED = 5.0
+"""... and those that are drafted later for it, where it keeps the drafter. Fitted likewise, on stages that only wait."""
 _CROWDING_WEIGHT = 1 / 16
 _MOST_CROWDED = 8.0
 
@@ -46,6 +50,8 @@ class Estimates:
 
     sharing: Sharing | None = None
     """Of frames, over all stages, as if of one node; where stages are known to compute on the drafter's machine."""
+    drafting: Sharing | None = None
+    """Of draft steps, as if of one branch; where the drafter shares a process with what sends and hears frames."""
     reliability: Reliability = field(default_factory=Reliability)
     _draft: LineFit = field(default_factory=_line)
     """A draft step, by its branches."""
@@ -62,6 +68,10 @@ class Estimates:
     _crowding: float = 0.0
     """How many services of the slowest stage a frame waits for others, on average: what stages say of their own computing
     leaves out the machine that they share, and all that handles a frame beside."""
+    _drafts_a_frame: float = 0.0
+    """Draft steps from one frame's verdicts to the next's, on average."""
+    _new_drafts: int = 0
+    """Draft steps since the last verdicts."""
     _known: bool = False
     _right: float = 3.5
     _judged: float = 5.0
@@ -93,9 +103,16 @@ class Estimates:
         return seconds if self._slowest.weight else max(seconds, self.round_trip(1) / FIRST_FRAMES)
 
     @property
-    def lost_to_others(self) -> float:
-        """Seconds that a frame takes longer because others are at work on the same machine. They lose as much to it."""
-        return self.sharing.lost if self.sharing is not None else 0.0
+    def frames_share(self) -> bool:
+        """Frames lose time to each other."""
+        return self.sharing is not None and self.sharing.lost > 0
+
+    @property
+    def toll(self) -> float:
+        """What a frame takes from others: their tokens, times the seconds by which these come later."""
+        of_frames = self.sharing.lost if self.sharing is not None else 0.0
+        of_drafts = self.drafting.lost if self.drafting is not None else 0.0
+        return CARRIED * of_frames + DRAFTED * self._drafts_a_frame * of_drafts
 
     def round_trip(self, nodes: int) -> float:
         """Seconds of a frame that meets no other."""
@@ -131,8 +148,12 @@ class Estimates:
         self._draft.add(branches, seconds)
         if alone and not self._has_drafted_alone:
             self._has_drafted_alone, self._quiet_draft = True, Undisturbed()
-        if alone == self._has_drafted_alone and self._draft.at(branches) > 0:
-            self._quiet_draft.add(seconds * self._draft.at(1) / self._draft.at(branches))
+        of_one = seconds * self._draft.at(1) / self._draft.at(branches) if self._draft.at(branches) > 0 else seconds
+        if alone == self._has_drafted_alone:
+            self._quiet_draft.add(of_one)
+        if not alone and self.drafting is not None:
+            self._new_drafts += 1
+            self.drafting.add(of_one)
 
     def on_answered(self, nodes: int, seconds: float, time: ComputeTime, *, is_usual: bool) -> None:
         """Verdicts for so many nodes of a frame came `seconds` after it was sent.
@@ -155,6 +176,8 @@ class Estimates:
                 fit.assume(nodes, spent, _GROWTH)
             if is_usual:
                 fit.add(nodes, spent)
+        self._drafts_a_frame += _CROWDING_WEIGHT * (self._new_drafts - self._drafts_a_frame)
+        self._new_drafts = 0
         if is_usual and self.sharing is not None:
             self.sharing.add(time.total - self._compute.slope * (nodes - 1))
 

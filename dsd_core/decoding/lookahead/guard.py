@@ -113,8 +113,9 @@ class Guard:
 
     def on_judged(self, *, right: bool) -> None:
         """A first candidate was, or was not, what the target chose."""
-        self._judged += 1
-        self._right += right
+        if self._last is not None:
+            self._judged += 1
+            self._right += right
 
     def on_tokens(self, tokens: int, now: float) -> None:
         """So many more tokens are there."""
@@ -131,7 +132,10 @@ class Guard:
         if is_first_look and taken <= FAR_SLOWER * self._correction:
             self.has_looked = True
             return
+        before = self.engaged
         self._judge(taken, is_first_look=is_first_look)
+        if self.engaged is not before:
+            self.pause()  # To change takes a round trip once, and that is no speed.
         self._tokens, self._seconds = 0, 0.0
         self._right = self._judged = 0
         self.has_looked = False

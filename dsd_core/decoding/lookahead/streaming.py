@@ -51,8 +51,6 @@ NEAR_BEST = 0.3
 """A branch joins a draft step if it is at least so likely as the likeliest, relative to it."""
 MOST_OF_BEST = 3
 """One frame at a time drafts so many times the best length where the drafter is sure."""
-CARRIED = 30.0
-"""Tokens that lose time to a frame that is sent, where frames lose to each other. Fitted on the embedded pair (LOG.md)."""
 NOTHING_KNOWN = Plan(threshold=1.0, frame_nodes=1)
 """Before the first verdict: the tip alone, while the drafter goes on."""
 
@@ -113,7 +111,7 @@ class Streaming(Lookahead):
 
     def _keep_promise(self, view: View) -> None:
         """Change between streaming and one frame at a time. To fall back takes a tip without branches to get rid of."""
-        if view.is_prompt:
+        if view.is_prompt or self._guard.engaged is not self._falls_back:
             self._guard.pause()
         elif self._new_tokens:
             self._guard.on_tokens(self._new_tokens, view.now)
@@ -162,7 +160,7 @@ class Streaming(Lookahead):
         """The most of a frame. Where frames wait for one another, what is left behind waits long: so all that pays."""
         if self._lookahead is not None:
             return self._lookahead
-        return MOST_NODES if self._estimates.lost_to_others else self._plan.frame_nodes
+        return MOST_NODES if self._estimates.frames_share else self._plan.frame_nodes
 
     def _refreshed(self, view: View) -> Prospects:
         """What could be sent and drafted. It is told from the tree anew when a lane has come or gone with what it was sent."""
@@ -237,12 +235,10 @@ class Streaming(Lookahead):
         return True
 
     def _patience(self, view: View, prospects: Prospects) -> float:
-        """How long after the one before the next frame leaves, where stages share a machine: until what waits has lost as
-        much as the frames under way will lose to it (the rule for acknowledgements of Dooly, Goldman and Scott, JACM 2001)."""
-        lost = self._estimates.lost_to_others
-        if not lost:
-            return 0.0
-        return CARRIED * lost / max(prospects.expected(self._is_done(view)), 1e-9)
+        """How long after the one before the next frame leaves, where it takes from others: until what waits has lost as much
+        as they will (the rule for acknowledgements of Dooly, Goldman and Scott, JACM 2001)."""
+        toll = self._estimates.toll
+        return toll / max(prospects.expected(self._is_done(view)), 1e-9) if toll else 0.0
 
     def _frame(self, view: View, prospects: Prospects, *, carries_tip: bool) -> Verify:
         """The likeliest that wait, as many as one frame should hold."""

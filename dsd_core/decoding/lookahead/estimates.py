@@ -73,8 +73,8 @@ class Estimates:
     _new_drafts: int = 0
     """Draft steps since the last verdicts."""
     _known: bool = False
-    _right: float = 3.5
-    _judged: float = 5.0
+    _right: float = 2.1
+    _judged: float = 3.0
 
     @property
     def known(self) -> bool:
@@ -88,7 +88,7 @@ class Estimates:
 
     @property
     def acceptance(self) -> float:
-        """p, which starts at 0.7 with the weight of five tokens."""
+        """p, which starts at 0.7 with the weight of three tokens: a short answer must find a useless drafter out."""
         return min(self._right / self._judged, _SUREST)
 
     @property

@@ -90,8 +90,11 @@ class BestBlocking:
 
 
 def best_blocking(measured: Measurements) -> BestBlocking:
-    """What streaming must never be slower than: (k t_d + L(k + 1)) / E, at its best k."""
-    seconds, k = min((_blocking_seconds(measured, k), k) for k in range(LONGEST_DRAFT + 1))
+    """What streaming must never be slower than: (k t_d + L(k + 1)) / E, at its best k. A round's time grows evenly with k and
+    its tokens by less and less, so the first k that one more does not improve is the best of all."""
+    k, seconds = 0, _blocking_seconds(measured, 0)
+    while k < LONGEST_DRAFT and (of_longer := _blocking_seconds(measured, k + 1)) < seconds:
+        k, seconds = k + 1, of_longer
     gained = max(measured.acceptance * seconds, 1e-9)
     return BestBlocking(k, seconds, least=min(_drafted_seconds(measured) / gained, 1.0))
 

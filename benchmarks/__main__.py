@@ -11,8 +11,8 @@ from importlib import import_module
 from dsd_core.command import TERMINATED, cancelled_by_sigterm
 
 NAMES = (
-    "loopback", "first_token", "footprint", "gateway", "links", "gpu_like", "real_pair", "law", "table1", "adaptive",
-    "adaptive_speed", "communication", "tls", "simulated", "shared_cores", "margins",
+    "loopback", "first_token", "footprint", "gateway", "links", "gpu_like", "real_pair", "own_machines", "law", "table1",
+    "adaptive", "adaptive_speed", "communication", "tls", "simulated", "shared_cores", "margins",
 )  # fmt: skip
 
 

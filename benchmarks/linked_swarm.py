@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.link_process import LinkProcess
 from benchmarks.waiting_drafter import WaitingDrafts
@@ -41,9 +42,13 @@ async def linked_swarm(
 
 
 @asynccontextmanager
-async def waiting_swarm(stages: int, time: StageTime, *, lanes: int = 1) -> AsyncIterator[LinkedSwarm]:
-    """The same, of nodes that wait instead of computing."""
-    options = ("--frame-ms", f"{time.frame * 1e3}", "--node-ms", f"{time.node * 1e3}", "--text-seed", f"{TEXT_SEED}")
+async def waiting_swarm(
+    stages: int, time: StageTime, *, lanes: int = 1, texts: Path | None = None
+) -> AsyncIterator[LinkedSwarm]:
+    """The same, of nodes that wait instead of computing; they choose as `texts` go on (RecordedModel)."""
+    options = ["--frame-ms", f"{time.frame * 1e3}", "--node-ms", f"{time.node * 1e3}", "--text-seed", f"{TEXT_SEED}"]
+    if texts is not None:
+        options += ["--texts", str(texts)]
     async with linked_swarm(stages, lanes=lanes, options=options, program="benchmarks.waiting_node") as linked:
         yield linked
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.cores import Cores
+from benchmarks.recorded import Text
 from benchmarks.virtual_time import Acceptance, Cell, World
 from dsd_client.drafting import ModelSourceOfDrafts
 from dsd_core.decoding.choice.sampling import SamplingParams
@@ -44,14 +45,6 @@ class Costs:
 COSTS = Costs()
 
 
-@dataclass(frozen=True)
-class Text:
-    """A prompt, and what the target answers."""
-
-    prompt: tuple[TokenId, ...]
-    answer: tuple[TokenId, ...]
-
-
 class OneMachine(World):
     """A client, its drafter and a lane of stages on `count` cores."""
 
@@ -59,7 +52,7 @@ class OneMachine(World):
         nothing = Acceptance([1] * (len(text.prompt) + len(text.answer)), [], [0.5])
         super().__init__(policy, cell, nothing)
         self.cores = Cores(count, self)
-        self._text = text.prompt + text.answer
+        self._text = text.tokens
         self._drafter = drafters.make(GREEDY, self._capacity + DRAFTER_SLACK)
         self._places: dict[NodeId, int] = {}
         """How many tokens lead to a node, for those that are right; by the lane's numbers."""

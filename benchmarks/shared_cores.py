@@ -18,20 +18,17 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.effort import WIDTH, numbers
-from benchmarks.one_machine import COSTS, OneMachine, Text
+from benchmarks.one_machine import COSTS, OneMachine
+from benchmarks.recorded import Text, recorded
 from benchmarks.virtual_time import Cell
 from dsd_client.commands.demo import PROMPTS
 from dsd_client.drafting import ModelSourceOfDrafts
 from dsd_client.prompt_file import read_prompts
-from dsd_client.target_model import TargetModel
 from dsd_core import embedded
-from dsd_core.decoding.ids import TokenId
 from dsd_core.decoding.lookahead.estimates import Estimates
 from dsd_core.decoding.lookahead.policy import Blocking, FixedLength, Lookahead
 from dsd_core.decoding.lookahead.sharing import Sharing
 from dsd_core.decoding.lookahead.streaming import CANDIDATES, Experience, Streaming
-from dsd_core.embedded.continuations import continuations
-from dsd_core.embedded.shapes import load_model
 from dsd_core.model.compute_thread import ComputeThread
 from dsd_core.model.source import resolve
 from dsd_core.model.span import Span
@@ -82,13 +79,6 @@ def _blocking(k: int, _: Experience | None) -> Blocking:
     return Blocking(FixedLength(k))
 
 
-def _answers(prompts: Sequence[str], tokens: int) -> list[Text]:
-    target = TargetModel.load(str(embedded.TARGET))
-    asked = [target.tokens(prompt) for prompt in prompts]
-    answered = continuations(load_model(embedded.TARGET), asked, tokens, 0.0)
-    return [Text(tuple(map(TokenId, head)), tuple(map(TokenId, body))) for head, body in zip(asked, answered, strict=True)]
-
-
 def _drafters() -> ModelSourceOfDrafts:
     """Called in this thread, not in its own."""
     source = resolve(str(embedded.DRAFTER))
@@ -122,7 +112,7 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--delay", type=float, default=10.0, metavar="MS", help="of one way")
     given = parser.parse_args(arguments)
     prompts = read_prompts(given.file, given.prompts) if given.file else list(PROMPTS[: given.prompts])
-    texts, drafters = _answers(prompts, given.tokens), _drafters()
+    texts, drafters = recorded(prompts, given.tokens), _drafters()
     cell = Cell(given.stages, given.delay, COSTS.draft, COSTS.launch, COSTS.node)
     table = Table("cores", "blocking (k)", "linear", "streaming", "blocking / streaming", "frames", "processor, ms")
     for cores in given.cores:

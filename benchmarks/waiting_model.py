@@ -5,7 +5,9 @@ this choice has among the drafter's candidates. Every schedule therefore meets t
 stage that mixed up paths, slots or sessions would change the text.
 """
 
-from collections.abc import Sequence
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -117,6 +119,30 @@ class WaitingModel:
             (token + _FIRST_TOKEN, confidence)
             for token, confidence in zip(tokens[:count], agreement.confidences(belief), strict=False)
         ]
+
+
+@dataclass(frozen=True)
+class RecordedModel(WaitingModel):
+    """Chooses as recorded texts go on, and where none of them leads anything, as any waiting model."""
+
+    further: Mapping[Path, int]
+    """The token after each path in a text."""
+
+    @staticmethod
+    def write(texts: Iterable[Sequence[int]], file: pathlib.Path) -> None:
+        """Tokens, for `read`."""
+        file.write_text(json.dumps(list(texts)))
+
+    @classmethod
+    def read(cls, file: pathlib.Path, seed: int, vocab_size: int) -> "RecordedModel":
+        paths_of, further = WaitingModel(seed, vocab_size).paths, dict[Path, int]()
+        for tokens in json.loads(file.read_text()):
+            further.update(zip(paths_of(tokens), tokens[1:], strict=False))
+        return cls(seed, vocab_size, further)
+
+    def choice(self, path: Path) -> int:
+        known = self.further.get(path)
+        return super().choice(path) if known is None else known
 
 
 @cache

@@ -24,6 +24,7 @@ def cli() -> None:
 @click.option("--frame-ms", type=float, default=5.0, show_default=True, help="tau0, of every frame.")
 @click.option("--node-ms", type=float, default=0.25, show_default=True, help="tau1, of each node in it.")
 @click.option("--text-seed", type=int, default=1, show_default=True, help="Of the text that is chosen.")
+@click.option("--texts", type=click.Path(path_type=Path), metavar="FILE", help="Recorded texts, to be chosen where they lead.")
 def start(
     model: str | None,
     layers: str | None,
@@ -35,9 +36,10 @@ def start(
     frame_ms: float,
     node_ms: float,
     text_seed: int,
+    texts: Path | None,
 ) -> None:
     """Serve a span that takes FRAME_MS + NODE_MS n for n nodes."""
-    from benchmarks.waiting_model import WaitingModel
+    from benchmarks.waiting_model import RecordedModel, WaitingModel
     from benchmarks.waiting_span import StageTime, WaitingSpan
     from dsd_core import command, embedded, logs
     from dsd_core.network.address import Address
@@ -45,7 +47,8 @@ def start(
     from dsd_node.start import NodeConfig, serve
 
     def load(place: Place, layers: range) -> WaitingSpan:
-        text = WaitingModel(text_seed, place.source.vocab_size)
+        size = place.source.vocab_size
+        text = RecordedModel.read(texts, text_seed, size) if texts else WaitingModel(text_seed, size)
         return WaitingSpan(place.source, layers, text, StageTime(frame_ms / 1e3, node_ms / 1e3))
 
     logs.configure()

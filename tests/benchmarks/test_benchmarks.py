@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import adaptive_speed, communication, first_token, gateway, gpu_like, law, real_pair, table1, tls
+from benchmarks import adaptive_speed, communication, first_token, gateway, gpu_like, law, own_machines, real_pair, table1, tls
 from dsd_client.comparison import MODES
 
 TINY = ["--prompts", "2", "--tokens", "8", "--plain-tokens", "4", "--repeats", "1"]
@@ -38,6 +38,13 @@ async def test_real_pair(tmp_path: Path) -> None:
     found = cells(tmp_path / "real_pair_some.json")
     assert list(found) == ["N=1 0 ms"]
     assert all(figure["same_text"] for figure in found["N=1 0 ms"].values())
+
+
+async def test_own_machines(tmp_path: Path) -> None:
+    await own_machines.main([*TINY, "--stages", "2", "--delays", "1", "--lookahead", "2", "--out", str(tmp_path)])
+    [figures] = cells(tmp_path / "own_machines_examples.json").values()
+    assert all(figure["same_text"] for figure in figures.values())
+    assert figures["streaming"]["acceptance"] > 0.5, "the stages choose what the target would, which the drafter was trained on"
 
 
 async def test_law(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,13 +23,17 @@ FIRST_FRAMES = 4
 CARRIED = 30.0
 """Tokens that lose time to a frame that is sent, where frames lose to each other. Fitted on the embedded pair (LOG.md) ..."""
 DRAFTED = 5.0
-"""... and those that are drafted later for it, where it keeps the drafter. Fitted likewise, on stages that only wait."""
+"""... and those that are drafted later for it, where it keeps the drafter. Fitted likewise (benchmarks/own_machines.py)."""
 _CROWDING_WEIGHT = 1 / 16
 _MOST_CROWDED = 8.0
 
 
 def _line() -> LineFit:
     return LineFit(scatter=8.0)
+
+
+def _lost(sharing: Sharing | None) -> float:
+    return sharing.lost if sharing is not None else 0.0
 
 
 class Undisturbed:
@@ -105,14 +109,12 @@ class Estimates:
     @property
     def frames_share(self) -> bool:
         """Frames lose time to each other."""
-        return self.sharing is not None and self.sharing.lost > 0
+        return _lost(self.sharing) > 0
 
     @property
     def toll(self) -> float:
         """What a frame takes from others: their tokens, times the seconds by which these come later."""
-        of_frames = self.sharing.lost if self.sharing is not None else 0.0
-        of_drafts = self.drafting.lost if self.drafting is not None else 0.0
-        return CARRIED * of_frames + DRAFTED * self._drafts_a_frame * of_drafts
+        return CARRIED * _lost(self.sharing) + DRAFTED * self._drafts_a_frame * _lost(self.drafting)
 
     def round_trip(self, nodes: int) -> float:
         """Seconds of a frame that meets no other."""

@@ -1,27 +1,35 @@
-"""What frames lose to each other where all stages share a machine, told by how long they compute."""
+"""What is lost where work shares a machine or a process, told by how long it takes: frames at stages, or draft steps."""
 
+from bisect import bisect_left, insort
 from collections import deque
 
 MEMORY = 256
-"""Frames that are remembered ..."""
+"""Pieces of work that are remembered ..."""
 LATELY = 32
 """... and those of them that tell how it is now."""
 ALONE = 1 / 20
-"""The share of all frames that are taken to have met no other."""
+"""The share of them that are taken to have met no other."""
 SCATTER = 1 / 4
 """Of the time alone. What takes so much longer need not have met another: times differ."""
 
 
 class Sharing:
-    """Told each frame's seconds."""
+    """Told the seconds of each piece of work, all alike in size."""
 
     def __init__(self) -> None:
-        self._latest: deque[float] = deque(maxlen=MEMORY)
+        self._latest: deque[float] = deque()
+        self._by_length: list[float] = []
         self.lost = 0.0
-        """How many seconds longer a frame takes of late than one that is alone."""
+        """How many seconds longer a piece takes of late than one that is alone."""
 
     def add(self, seconds: float) -> None:
-        self._latest.append(max(0.0, seconds))
-        everything, lately = sorted(self._latest), sorted(list(self._latest)[-LATELY:])
-        alone, usual = everything[int(ALONE * len(everything))], lately[len(lately) // 2]
+        self._remember(max(0.0, seconds))
+        lately = sorted(list(self._latest)[-LATELY:])
+        alone, usual = self._by_length[int(ALONE * len(self._by_length))], lately[len(lately) // 2]
         self.lost = max(0.0, usual - (1 + SCATTER) * alone)
+
+    def _remember(self, seconds: float) -> None:
+        self._latest.append(seconds)
+        insort(self._by_length, seconds)
+        if len(self._latest) > MEMORY:
+            del self._by_length[bisect_left(self._by_length, self._latest.popleft())]

@@ -10,8 +10,8 @@ draft are on their way before the rejection that needs them, and a hit among the
 Laws:
 1. The tip, once unsent, is sent at once: the verification of the committed prefix is always in flight (the paper's non-SI
    thread), and progress never falls behind plain decoding.
-2. Everything else waits until the slowest stage of a lane is about to be free, and where all share a machine until it is worth
-   what it takes from them. A flood of frames is the way to lose.
+2. Everything else waits until the slowest stage of a lane is about to be free, and until it is worth what it takes from others:
+   from stages that share a machine, and from a drafter that shares the client's process. A flood of frames is the way to lose.
 3. Thresholds are relative to the tip, never to the best of what waits: the best of junk would always be the best.
 """
 
@@ -110,7 +110,8 @@ class Streaming(Lookahead):
         return [*self._verify(view, prospects), *self._propose(view, prospects)]
 
     def _keep_promise(self, view: View) -> None:
-        """Change between streaming and one frame at a time. To fall back takes a tip without branches to get rid of."""
+        """Change between streaming and one frame at a time. To fall back takes a tip without branches to get rid of: until then
+        tokens tell of neither."""
         if view.is_prompt or self._guard.engaged is not self._falls_back:
             self._guard.pause()
         elif self._new_tokens:

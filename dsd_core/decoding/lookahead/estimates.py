@@ -22,8 +22,9 @@ FIRST_FRAMES = 4
 """So many leave in a round trip until one has been answered: what a prompt took says little of a frame of drafts."""
 CARRIED = 30.0
 """Tokens that lose time to a frame that is sent, where frames lose to each other. Fitted on the embedded pair (LOG.md) ..."""
-DRAFTED = 5.0
-"""... and those that are drafted later for it, where it keeps the drafter. Fitted likewise (benchmarks/own_machines.py)."""
+DRAFTED = 0.5
+"""... and those that are drafted later for it, where it keeps the drafter, as a share of the drafts that come true in a row.
+Fitted likewise (benchmarks/own_machines.py)."""
 _CROWDING_WEIGHT = 1 / 16
 _MOST_CROWDED = 8.0
 
@@ -114,7 +115,8 @@ class Estimates:
     @property
     def toll(self) -> float:
         """What a frame takes from others: their tokens, times the seconds by which these come later."""
-        return CARRIED * _lost(self.sharing) + DRAFTED * self._drafts_a_frame * _lost(self.drafting)
+        in_a_row = self.acceptance / (1 - self.acceptance)
+        return CARRIED * _lost(self.sharing) + DRAFTED * in_a_row * self._drafts_a_frame * _lost(self.drafting)
 
     def round_trip(self, nodes: int) -> float:
         """Seconds of a frame that meets no other."""

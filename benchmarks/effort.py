@@ -8,8 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from dsd_client.commands.demo import PROMPTS
 from dsd_client.comparison import MODES, Comparison, Mode, Plan
 from dsd_client.comparison_report import ComparisonReport, require_plots
+from dsd_client.prompt_file import read_prompts
 
 WIDTH = 120
 
@@ -59,6 +61,11 @@ class Effort:
         Console(width=WIDTH).print(report.table(), *tables)
         if self.out is not None:
             report.write(self.out)
+
+
+def first_prompts(file: Path | None, count: int) -> list[str]:
+    """Of a file of JSON lines, or of the demo's examples."""
+    return read_prompts(file, count) if file is not None else list(PROMPTS[:count])
 
 
 def numbers(text: str) -> list[float]:

@@ -49,7 +49,7 @@ class OneMachine(World):
     """A client, its drafter and a lane of stages on `count` cores."""
 
     def __init__(self, policy: Lookahead, cell: Cell, count: float, text: Text, drafters: ModelSourceOfDrafts) -> None:
-        nothing = Acceptance([1] * (len(text.prompt) + len(text.answer)), [], [0.5])
+        nothing = Acceptance([1] * len(text.tokens), [], [0.5])
         super().__init__(policy, cell, nothing)
         self.cores = Cores(count, self)
         self._text = text.tokens

@@ -2,8 +2,8 @@
 
     python -m benchmarks own_machines --file GSM8K.jsonl [--stages 1,4] [--delays 10,50] [--out DIR]
 
-What a client gets whose stages have machines of their own: client and drafter share this one with nothing but what is left of
-the stages: sockets, codec and sessions.
+What a client gets whose stages have machines of their own: it and its drafter share this one with no more of the stages than
+sockets, codec and sessions.
 """
 
 import asyncio
@@ -11,16 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.effort import Effort, numbers
+from benchmarks.effort import Effort, first_prompts, numbers
 from benchmarks.linked_swarm import waiting_swarm
 from benchmarks.recorded import recorded
 from benchmarks.waiting_model import RecordedModel
 from benchmarks.waiting_span import StageTime
 from dsd_client.client import Client
-from dsd_client.commands.demo import PROMPTS
 from dsd_client.comparison import compare
 from dsd_client.comparison_report import ComparisonReport
-from dsd_client.prompt_file import read_prompts
 
 
 async def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,7 +30,7 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--node-ms", type=float, default=0.05, metavar="MS", help="tau1 of each stage")
     given = parser.parse_args(arguments)
     effort = Effort.parsed(given)
-    prompts = read_prompts(given.file, effort.prompts) if given.file else list(PROMPTS[: effort.prompts])
+    prompts = first_prompts(given.file, effort.prompts)
     texts = recorded(prompts, effort.tokens)
     name = given.file.stem if given.file else "examples"
     report = ComparisonReport(f"own_machines_{name}", f"Waiting stages: {given.frame_ms:g} + {given.node_ms:g} n ms, {name}")

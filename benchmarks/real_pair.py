@@ -10,20 +10,18 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.effort import Effort, numbers
+from benchmarks.effort import Effort, first_prompts, numbers
 from benchmarks.linked_swarm import linked_swarm
 from dsd_client.client import Client
-from dsd_client.commands.demo import PROMPTS
 from dsd_client.comparison import compare
 from dsd_client.comparison_report import ComparisonReport
-from dsd_client.prompt_file import read_prompts
 from dsd_core import embedded
 
 
 async def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     effort = Effort.parsed(given)
-    prompts = read_prompts(given.file, effort.prompts) if given.file else list(PROMPTS[: effort.prompts])
+    prompts = first_prompts(given.file, effort.prompts)
     name = given.file.stem if given.file else "examples"
     report = ComparisonReport(f"real_pair_{name}", f"{Path(given.model).name} on {name}, {len(prompts)} prompts, greedy")
     for stages in map(int, given.stages):

@@ -17,13 +17,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.effort import WIDTH, numbers
+from benchmarks.effort import WIDTH, first_prompts, numbers
 from benchmarks.one_machine import COSTS, OneMachine
 from benchmarks.recorded import Text, recorded
 from benchmarks.virtual_time import Cell
-from dsd_client.commands.demo import PROMPTS
 from dsd_client.drafting import ModelSourceOfDrafts
-from dsd_client.prompt_file import read_prompts
 from dsd_core import embedded
 from dsd_core.decoding.lookahead.estimates import Estimates
 from dsd_core.decoding.lookahead.policy import Blocking, FixedLength, Lookahead
@@ -111,7 +109,7 @@ async def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--stages", type=int, default=4, metavar="N")
     parser.add_argument("--delay", type=float, default=10.0, metavar="MS", help="of one way")
     given = parser.parse_args(arguments)
-    prompts = read_prompts(given.file, given.prompts) if given.file else list(PROMPTS[: given.prompts])
+    prompts = first_prompts(given.file, given.prompts)
     texts, drafters = recorded(prompts, given.tokens), _drafters()
     cell = Cell(given.stages, given.delay, COSTS.draft, COSTS.launch, COSTS.node)
     table = Table("cores", "blocking (k)", "linear", "streaming", "blocking / streaming", "frames", "processor, ms")

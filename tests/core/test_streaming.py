@@ -99,6 +99,7 @@ def test_until_a_frame_of_drafts_was_answered_four_leave_in_a_round_trip() -> No
 
 def test_where_frames_lose_to_each_other_one_waits_until_it_is_worth_it() -> None:
     shared = answered(*[0.020] * 8, *[0.030] * 24, sharing=Sharing())
+    assert shared.estimates.toll == pytest.approx(CARRIED * 0.005)
     session, _ = begun(experience=shared)
     session.step(drafted(1, 3, 0.5), 0.1001)
     session.step(drafted(2, 4, 0.9), 0.1002)

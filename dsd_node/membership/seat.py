@@ -48,8 +48,8 @@ class Seat:
 
     @property
     def has_seeds(self) -> bool:
-        """Whether there is anybody to be met."""
-        return bool(self._seeds.peers)
+        """Whether there is anybody to be met. A node that was alone remembers itself alone."""
+        return any(peer != self._transport.peer_id for peer in self._seeds.peers.values())
 
     async def run(self, address: Address, *, on_lan: bool) -> None:
         """Runs as long as the node does; it is known by what `gossiper.say` is given."""

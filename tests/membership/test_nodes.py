@@ -79,6 +79,17 @@ async def test_a_node_alone_is_a_swarm_of_its_own(start: Start) -> None:
     assert JoinToken.decode(node.token) == JoinToken(((node.address, node.peer),))
 
 
+async def test_a_node_that_was_alone_waits_for_nobody_when_it_comes_back(start: Start, tmp_path: Path) -> None:
+    alone = await start(data_dir=tmp_path)
+    await eventually(lambda: len(_kept(tmp_path)) == 1, SECONDS)
+    await alone.kill()
+    again = await start(data_dir=tmp_path)
+    assert again.peer == alone.peer
+    assert not again.seat.has_seeds
+    newcomer = await start(again.token)
+    assert newcomer.seat.has_seeds
+
+
 async def test_nodes_that_know_one_seed_find_each_other_and_outlive_it(start: Start) -> None:
     seed = await start()
     second, third = await start(str(seed.address)), await start(seed.token)

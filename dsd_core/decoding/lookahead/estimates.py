@@ -1,8 +1,9 @@
 """What a session has measured of its drafter, its stages, its network and its text. Everything old fades."""
 
+import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from dsd_core.decoding.frames import ComputeTime
 from dsd_core.decoding.ids import TokenId
@@ -128,22 +129,23 @@ class Estimates:
         return self._draft.at(1)
 
     def measurements(self) -> Measurements:
+        return self._measured(self.draft_seconds)
+
+    def one_at_a_time(self) -> Measurements:
+        """What may be expected where drafter and stages take turns, and so never share a machine at the same moment."""
+        return self._measured(min(self._quiet_draft.seconds or math.inf, self.draft_seconds))
+
+    def _measured(self, draft_seconds: float) -> Measurements:
         slowest, together = self._slowest.at(1), self._compute.at(1)
         node = max(self._slowest.slope, _LEAST * slowest)
         return Measurements(
             acceptance=self.acceptance,
-            draft_seconds=self.draft_seconds,
+            draft_seconds=draft_seconds,
             launch_seconds=max(0.0, slowest - node),
             node_seconds=node,
             pipeline_node_seconds=max(self._compute.slope, _LEAST * together, node),
             round_trip_seconds=self.round_trip(1),
         )
-
-    def one_at_a_time(self) -> Measurements:
-        """What may be expected where drafter and stages take turns, and so never share a machine at the same moment."""
-        measured = self.measurements()
-        quiet = self._quiet_draft.seconds or measured.draft_seconds
-        return replace(measured, draft_seconds=min(quiet, measured.draft_seconds))
 
     def on_drafted(self, branches: int, seconds: float, *, alone: bool = False) -> None:
         """A draft step took so long; `alone`, while the stages waited for it."""

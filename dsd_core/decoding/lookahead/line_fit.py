@@ -20,6 +20,8 @@ class LineFit:
     steepest: float = math.inf
     """The slope is at most this."""
     weight: float = 0.0
+    slope: float = 0.0
+    """At least 0: more work never takes less time."""
     mean_x: float = 0.0
     mean_y: float = 0.0
     _xx: float = 0.0
@@ -33,11 +35,13 @@ class LineFit:
         self.mean_x, self.mean_y = x, y
         self._xx = self.scatter
         self._xy = self.scatter * y * growth / (1 + growth * (x - 1))
+        self._incline()
 
     def bound(self, x: float, y: float) -> None:
         """Each x adds no more than its share of y, however steep the points make the line look. That fades too."""
         if y > 0:
             self.steepest = min(_LOOSENING * self.steepest, y / x)
+            self._incline()
 
     def add(self, x: float, y: float) -> None:
         keep = 1.0 - 1.0 / self.memory
@@ -50,11 +54,10 @@ class LineFit:
             keep = 1.0
         self._xx = keep * self._xx + dx * (x - self.mean_x)
         self._xy = keep * self._xy + dx * (y - self.mean_y)
+        self._incline()
 
-    @property
-    def slope(self) -> float:
-        """At least 0: more work never takes less time."""
-        return min(max(0.0, self._xy / self._xx), self.steepest) if self._xx > 1e-12 else 0.0
+    def _incline(self) -> None:
+        self.slope = min(max(0.0, self._xy / self._xx), self.steepest) if self._xx > 1e-12 else 0.0
 
     def at(self, x: float) -> float:
         """The fitted y, 0 before the first point."""

@@ -77,7 +77,9 @@ class Streaming(Lookahead):
         self._estimates = learnt.estimates
         self._measured: Measurements | None = None
         """What the plan was made for."""
-        self._plan = NOTHING_KNOWN
+        self._latest_plan = NOTHING_KNOWN
+        self._has_news = True
+        """Something was measured since it was made."""
         self._guard = learnt.guard
         self._guard.pause()
         self._fallback = Blocking(_BestLength(self._estimates))
@@ -92,7 +94,6 @@ class Streaming(Lookahead):
         """Of the latest draft step."""
         self._drafts_overdue_at = 0.0
         """When one frame at a time goes on without what it has asked the drafter for."""
-        self._replan()
 
     @property
     def experience(self) -> Experience:
@@ -149,12 +150,15 @@ class Streaming(Lookahead):
             return ()
         return (Verify(view.lanes[0].id),)
 
-    def _replan(self) -> None:
-        if not self._estimates.known:
-            return
-        measured = self._estimates.measurements()
-        if self._measured is None or measured.has_moved(self._measured):
-            self._measured, self._plan = measured, plan(measured)
+    @property
+    def _plan(self) -> Plan:
+        """Made anew when what was measured has moved, and somebody asks."""
+        if self._has_news and self._estimates.known:
+            self._has_news = False
+            measured = self._estimates.measurements()
+            if self._measured is None or measured.has_moved(self._measured):
+                self._measured, self._latest_plan = measured, plan(measured)
+        return self._latest_plan
 
     @property
     def _frame_nodes(self) -> int:
@@ -286,7 +290,7 @@ class Streaming(Lookahead):
         if passage is not None:
             computed = len(nodes) if passage.is_usual else len(passage.nodes)
             self._estimates.on_answered(computed, now - passage.sent_at, time, is_usual=passage.is_usual)
-            self._replan()
+            self._has_news = True
 
     def on_judged(self, candidates: Sequence[TreeNode], choice: TokenId) -> None:
         self._estimates.on_judged(candidates, choice)
@@ -326,5 +330,7 @@ class _BestLength(DraftLength):
         if not self._estimates.drafting_known:
             return Stretch(FIRST_DRAFTS)
         best = best_blocking(self._estimates.one_at_a_time())
+        if not best.lookahead:
+            return Stretch(0)
         most = max(1.0, MOST_OF_BEST * self._estimates.reliability.of_first_candidates())
         return Stretch(round(most * best.lookahead), best.least)

@@ -1,6 +1,7 @@
 """One chain of stages, and what it has seen of a session's tree."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
 
 from dsd_core.decoding.frames import Frame, FrameNode
 from dsd_core.decoding.ids import ROOT, LaneId, NodeId
@@ -38,6 +39,13 @@ class Lane:
 
     def has_seen(self, node: NodeId) -> bool:
         return node in self._numbers
+
+    def drafts(self, tree: TokenTree) -> Iterator[NodeId]:
+        """Those of the tree that it has seen. What hangs below the tip was sent after it."""
+        tip = tree.tip.id
+        if not self.has_seen(tip):
+            return iter(())
+        return filter(tree.__contains__, takewhile(tip.__ne__, reversed(self._numbers)))
 
     def node(self, number: NodeId) -> NodeId | None:
         """The tree's id of a node that this lane knows by `number`; None once it is forgotten."""

@@ -31,6 +31,21 @@ def test_a_lane_numbers_what_it_is_sent() -> None:
     assert lane.missing_path(tree) == []
 
 
+def test_its_drafts_are_those_of_the_tree_that_it_has_seen() -> None:
+    tree = committed(5, 6)
+    lane, (right, wrong) = a_lane(), [tree.add(2, token) for token in (7, 8)]
+    assert list(lane.drafts(tree)) == [], "it has not seen the tip"
+    send_path(lane, tree)
+    lane.frame([(right, True), (wrong, True)], keep=tree.tip)
+    below = tree.add(right.id, 9)
+    assert set(lane.drafts(tree)) == {right.id, wrong.id}
+    lane.frame([(below, True)], keep=tree.tip)
+    tree.commit(right)
+    assert list(lane.drafts(tree)) == [below.id], "what was beside the tip is gone"
+    tree.rewind(1)
+    assert list(lane.drafts(tree)) == []
+
+
 def test_numbers_grow_though_the_trees_own_do_not_arrive_in_order() -> None:
     """A second lane is sent its own subset: the tree's node 4 before its node 3."""
     tree = committed(5, 6)

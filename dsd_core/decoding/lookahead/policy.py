@@ -6,6 +6,7 @@ a policy sends goes out behind the committed tokens that the lane has not seen.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from dsd_core.decoding.events import Origin
 from dsd_core.decoding.frames import ComputeTime
@@ -18,7 +19,7 @@ FIRST_DRAFTS = 4
 """Of one frame at a time, before it is known what pays."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class View:
     """What a policy sees of a session."""
 
@@ -51,10 +52,11 @@ class View:
         """The last position whose verdict can be of use."""
         return self.tree.tip.position + self.remaining - 1
 
-    @property
+    @cached_property
     def room(self) -> int:
         """How many drafts the stages can hold beside those that they hold."""
-        return self._free + sum(not self.is_sent(node.id) for node in self.tree.drafts())
+        held = {draft for lane in self.lanes for draft in lane.drafts(self.tree)}
+        return self.capacity - len(self.tree.tokens) - len(held)
 
     def has_room(self, drafts: int) -> bool:
         """Whether the stages can hold so many drafts beside those that they hold."""
@@ -62,7 +64,7 @@ class View:
 
     @property
     def _free(self) -> int:
-        """The same if they held all that was drafted."""
+        """The room that there would be if they held all that was drafted: told without counting."""
         return self.capacity - len(self.tree) + 1
 
 

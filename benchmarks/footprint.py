@@ -92,7 +92,7 @@ async def _full_session(peers: Swarm, source: ModelSource, positions: int) -> La
         nodes = tuple(FrameNode(NodeId(i), NodeId(i - 1), TokenId(i % 1000), wants_verdict=i == last) for i in ids)
         link.send(Frame(nodes, NodeId(last)))
     events: asyncio.Queue[object] = asyncio.Queue()
-    serving = asyncio.create_task(link.serve(events.put))
+    serving = asyncio.create_task(link.serve(events.put_nowait))
     for _ in range(0, positions, step):
         await events.get()
     serving.cancel()

@@ -196,7 +196,7 @@ async def _verdicts(
     checks: dict[int, Verdict] = {}
     complete = asyncio.Event()
 
-    async def take(event: LaneEvent) -> None:
+    def take(event: LaneEvent) -> None:
         if isinstance(event, VerdictsArrived):
             checks.update((wanted[verdict.node], verdict) for verdict in event.verdicts if verdict.node in wanted)
             if len(checks) == len(wanted):

@@ -2,14 +2,17 @@
 
     verdicts, drafts, lanes found and lost, deadlines --> session.step --> send, draft, emit, open and close lanes
 
-It decides nothing. What it logs at DEBUG is a transcript that the core can be replayed from.
+What happens is acted on as it happens, whatever the reader of the answer is doing. The shell decides nothing. What it logs at
+DEBUG is a transcript that the core can be replayed from.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, TypeVarTuple
 
+from dsd_client.alarm import Alarm
 from dsd_client.auditing import Auditor
 from dsd_client.drafting import SessionDrafter
 from dsd_client.lane_link import LaneLink
@@ -43,8 +46,6 @@ log = logging.getLogger(__name__)
 
 Given = TypeVarTuple("Given")
 
-EVENTS = 256
-"""How many may wait; a lane that sends more has to wait itself."""
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 2.0
 """Between attempts to find a lane: at first, and in the long run."""
 
@@ -78,7 +79,12 @@ class Conversation:
         self._drafter = drafter
         self._timeout = timeout
         self._auditor = auditor
-        self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(EVENTS)
+        self._committed: list[CommittedToken] = []
+        """What the reader of the answer has not taken yet."""
+        self._failure: Exception | None = None
+        self._news = asyncio.Event()
+        """There is more for the reader: tokens, the end, or a failure."""
+        self._alarm = Alarm(self._ring)
         self._links: dict[LaneId, LaneLink] = {link.lane: link}
         self._may_draft = link.answered if are_near(link.stages) else link.begun
         """On one machine, a drafter that reads keeps the prompt from the target, and there is no latency to hide yet."""
@@ -107,6 +113,7 @@ class Conversation:
             task.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks)
+        self._alarm.stop()
         for lane in list(self._links):
             self._close(lane)
         while self._closing:
@@ -131,19 +138,43 @@ class Conversation:
         """
         self.finish_reason = None
         self.heard.clear()
-        actions = self._step(Ask(tuple(TokenId(token) for token in prompt), max_new_tokens, end_tokens))
+        self._act(Ask(tuple(TokenId(token) for token in prompt), max_new_tokens, end_tokens))
         try:
-            while self.finish_reason is None:
-                # What the session counts as sent is sent before a reader can leave.
-                for action in actions:
-                    self._perform(action)
-                for action in actions:
-                    if isinstance(action, Emit):
-                        yield action.tokens
-                if self.finish_reason is None:
-                    actions = self._step(await self._next_event())
+            while self.finish_reason is None or self._committed:
+                if self._committed:
+                    committed, self._committed = tuple(self._committed), []
+                    yield committed
+                elif self._failure is not None:
+                    raise self._failure
+                else:
+                    await self._news.wait()
+                    self._news.clear()
         finally:
-            self._step(Stop(FinishReason.CANCELLED))
+            self._act(Stop(FinishReason.CANCELLED))
+            self._committed.clear()
+
+    def _happened(self, event: Event) -> None:
+        """Act on it; what goes wrong is heard by the reader of the answer."""
+        try:
+            self._act(event)
+        except Exception as error:  # a bug too must reach whoever waits for the answer
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        self._news.set()
+
+    def _act(self, event: Event) -> None:
+        for action in self._step(event):
+            self._perform(action)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        due = (self._give_up_at() or self.session.deadline) if self.session.answering else None
+        if due is None:
+            self._alarm.stop()
+        else:
+            self._alarm.set(due)
 
     def _perform(self, action: Action) -> None:
         match action:
@@ -157,13 +188,14 @@ class Conversation:
                 self._close(action.lane)
             case Finish():
                 self.finish_reason = action.reason
+                self._news.set()
             case Emit():
-                pass
+                self._committed += action.tokens
+                self._news.set()
 
     def _step(self, event: Event) -> list[Action]:
-        now = asyncio.get_running_loop().time()
         try:
-            actions = self.session.step(event, now)
+            actions = self.session.step(event, time.monotonic())  # a loop's own clock may tick in whole milliseconds
         except ProtocolError as error:
             if not isinstance(event, VerdictsArrived):
                 raise
@@ -180,20 +212,12 @@ class Conversation:
             self.route = self._links[self.session.leading].route
         return actions
 
-    async def _next_event(self) -> Event:
-        """What comes next, or Tick when it is time. Raises NoPeers after long enough without a lane."""
-        give_up_at = self._give_up_at()
-        deadline = self.session.deadline if give_up_at is None else give_up_at
-        try:
-            async with asyncio.timeout_at(deadline):
-                event = await self._events.get()
-        except TimeoutError:
-            if give_up_at is None:
-                return Tick()
-            raise self._no_lane() from None
-        if isinstance(event, Exception):
-            raise event
-        return event
+    def _ring(self) -> None:
+        """It is time for something, or to give up after long enough without a lane."""
+        if self._give_up_at() is None:
+            self._happened(Tick())
+        else:
+            self._fail(self._no_lane())
 
     # -- lanes ---------------------------------------------------------------------------------------------------------
 
@@ -209,12 +233,12 @@ class Conversation:
 
     async def _listen(self, link: LaneLink) -> None:
         try:
-            await link.serve(self._events.put)
+            await link.serve(self._happened)
         except DsdError as error:
             if error.fault < Fault.PEER:
                 raise
             self._lose(link.lane, error)
-            await self._events.put(LaneLost(link.lane))
+            self._happened(LaneLost(link.lane))
 
     async def _open_lane(self, replica: bool) -> None:
         if self._links or self._source.has_opened:
@@ -223,7 +247,7 @@ class Conversation:
             link = await self._source.open_first(self._timeout)
             self._links[link.lane] = link
         self._follow(link)
-        await self._events.put(LaneOpened(link.lane))
+        self._happened(LaneOpened(link.lane))
 
     async def _another_lane(self, replica: bool) -> LaneLink:
         """As soon as there is one to be had."""
@@ -270,7 +294,7 @@ class Conversation:
         if self.session.lanes_serving:
             return None
         if self._alone_since is None:
-            self._alone_since = asyncio.get_running_loop().time()
+            self._alone_since = time.monotonic()
         return self._alone_since + self._timeout
 
     def _no_lane(self) -> NoPeers:
@@ -283,7 +307,7 @@ class Conversation:
         assert self._drafter is not None, "a policy that drafts comes with a drafter"
         await self._may_draft.wait()
         proposals = await self._drafter.propose(contexts, steps=draft.steps, candidates=draft.candidates, least=draft.least)
-        await self._events.put(draft.answered(proposals))
+        self._happened(draft.answered(proposals))
 
     def _start(self, work: Callable[[*Given], Coroutine[Any, Any, None]], *given: *Given) -> None:
         task = asyncio.create_task(self._report(work, *given))
@@ -293,5 +317,5 @@ class Conversation:
     async def _report(self, work: Callable[[*Given], Coroutine[Any, Any, None]], *given: *Given) -> None:
         try:
             await work(*given)
-        except Exception as error:  # a bug too must reach whoever waits for the answer
-            await self._events.put(error)
+        except Exception as error:
+            self._fail(error)

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn, Self
 
@@ -94,7 +94,7 @@ class LaneLink:
         except asyncio.QueueFull:
             raise self._frozen() from None
 
-    async def serve(self, deliver: Callable[[LaneEvent], Awaitable[None]]) -> NoReturn:
+    async def serve(self, deliver: Callable[[LaneEvent], None]) -> NoReturn:
         """Write what is sent and deliver what comes, until it raises what ended the lane."""
         jobs = [asyncio.create_task(self._write_frames()), asyncio.create_task(self._read_verdicts(deliver))]
         try:
@@ -129,7 +129,7 @@ class LaneLink:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             raise await self._reason() from None
 
-    async def _read_verdicts(self, deliver: Callable[[LaneEvent], Awaitable[None]]) -> NoReturn:
+    async def _read_verdicts(self, deliver: Callable[[LaneEvent], None]) -> NoReturn:
         if not self.is_open:
             await self.begun.wait()  # A prompt that does not wait for the opening does not wait for this either.
         self._verdicts = stage_stub(self.stages[-1].channel).StreamVerdicts(
@@ -141,12 +141,12 @@ class LaneLink:
             async for message in self._verdicts:
                 if message.draining and not draining:
                     draining = True
-                    await deliver(LaneDraining(self.lane))
+                    deliver(LaneDraining(self.lane))
                 self.bytes_received += message.ByteSize()
                 self.compute = time_from_wire(message)
                 verdicts = self._believable(message)
                 self.answered.set()
-                await deliver(VerdictsArrived(self.lane, verdicts, self.compute))
+                deliver(VerdictsArrived(self.lane, verdicts, self.compute))
         except grpc.aio.AioRpcError as failure:
             raise await self._reason(error_of(failure, f"the stage at {self.route[-1]}")) from None
         raise await self._reason()

@@ -17,7 +17,7 @@ class ReplannedLink(LaneLink):
     has_sooner: Callable[[LaneLink], Awaitable[bool]]
     """Set it before `serve`."""
 
-    async def serve(self, deliver: Callable[[LaneEvent], Awaitable[None]]) -> NoReturn:
+    async def serve(self, deliver: Callable[[LaneEvent], None]) -> NoReturn:
         looking = asyncio.create_task(self._look(deliver))
         try:
             await super().serve(deliver)
@@ -27,8 +27,8 @@ class ReplannedLink(LaneLink):
             if not looking.cancelled():
                 looking.result()
 
-    async def _look(self, deliver: Callable[[LaneEvent], Awaitable[None]]) -> None:
+    async def _look(self, deliver: Callable[[LaneEvent], None]) -> None:
         while True:
             await asyncio.sleep(REPLAN_SECONDS)
             if await self.has_sooner(self):
-                return await deliver(LaneDraining(self.lane))
+                return deliver(LaneDraining(self.lane))

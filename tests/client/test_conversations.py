@@ -20,7 +20,7 @@ from dsd_core.model.drafter import ModelDrafter
 from dsd_core.model.span import Span
 from dsd_node.served_session import session_ended
 from tests.client.conftest import Clients
-from tests.conftest import END, LAYERS, POSITIONS, InProcessSwarm, TinyModel, build_model, save
+from tests.conftest import END, LAYERS, POSITIONS, InProcessSwarm, TinyModel, build_model, eventually, save
 
 OtherFiles = Callable[..., Path]
 
@@ -119,6 +119,16 @@ async def test_a_stream_that_is_left_frees_every_stage(
     else:
         del stream  # as in `async for ...: break`
     await swarms[4].is_free()
+
+
+async def test_an_answer_does_not_wait_for_its_reader(clients: Clients, target: TinyModel, prompt: list[int]) -> None:
+    client = await clients()
+    async with client.conversation(positions=200, speculation="streaming") as answers:
+        asked = answers.ask(prompt, max_new_tokens=40)
+        first = await anext(asked)
+        await eventually(lambda: not answers._conversation.session.answering)
+        (rest,) = [chunk async for chunk in asked]
+    target.greedy(prompt, 40).assert_same([*first.token_ids, *rest.token_ids])
 
 
 async def test_a_cancelled_answer_frees_every_stage(

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
@@ -22,7 +22,7 @@ ANSWERS = count(2, 20)
 LONGEST_SECONDS = 0.05
 """That anything is held back; more than a round takes."""
 
-Deliver = Callable[[LaneEvent], Awaitable[None]]
+Deliver = Callable[[LaneEvent], None]
 
 
 @dataclass
@@ -60,9 +60,9 @@ class DisorderedLink(LaneLink):
     async def serve(self, deliver: Deliver) -> NoReturn:
         async with asyncio.TaskGroup() as late:
 
-            async def disturb(event: LaneEvent) -> None:
+            def disturb(event: LaneEvent) -> None:
                 if not isinstance(event, VerdictsArrived):
-                    await deliver(event)
+                    deliver(event)
                     return
                 for piece in self.disorder.pieces(event):
                     late.create_task(self._deliver(piece, deliver))
@@ -74,7 +74,7 @@ class DisorderedLink(LaneLink):
         node = max(verdict.node for verdict in piece.verdicts)
         self.disorder.hits["reordered"] += node < self._last
         self._last = max(self._last, node)
-        await deliver(piece)
+        deliver(piece)
 
 
 @pytest.mark.parametrize("lanes", [1, 2])

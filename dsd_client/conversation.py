@@ -80,7 +80,7 @@ class Conversation:
         self._timeout = timeout
         self._auditor = auditor
         self._committed: list[CommittedToken] = []
-        """What the reader of the answer has not taken yet."""
+        """What the reader of the answer has not taken yet: the rest of one answer at most."""
         self._failure: Exception | None = None
         self._news = asyncio.Event()
         """There is more for the reader: tokens, the end, or a failure."""

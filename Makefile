@@ -5,6 +5,9 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PROTOC := .venv-protoc/.installed
 
+# A machine may be told to keep no bytecode. Tests start some 150 processes: what they import is compiled once.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check types style proto proto-check bench faults night clean
 
 demo: $(INSTALLED)

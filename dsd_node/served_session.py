@@ -6,6 +6,7 @@ The session lives as long as its stream of frames: whoever breaks that gives the
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -148,7 +149,8 @@ class ServedSession:
         hidden = self._hidden(message, len(frame.nodes))
         self.last_frame_at = asyncio.get_running_loop().time()
         self._tree.register(frame)
-        await self._inbox.put(_Arrived(frame, hidden, time_from_wire(message), message.draining, self.last_frame_at))
+        now = time.perf_counter()  # a loop's own clock may tick in whole milliseconds
+        await self._inbox.put(_Arrived(frame, hidden, time_from_wire(message), message.draining, now))
 
     def _hidden(self, message: stage_pb2.Frame, rows: int) -> HiddenStates | None:
         span = self._engine.span
@@ -167,18 +169,18 @@ class ServedSession:
             self._metrics.on_turn(nodes=len(arrived.frame.nodes), alive=len(computed.frame.nodes) if computed else 0)
             if computed is not None:
                 self.has_computed = True
-                waited = asyncio.get_running_loop().time() - arrived.at - computed.seconds
+                waited = time.perf_counter() - arrived.at - computed.seconds
                 self._metrics.on_computed(waited_seconds=waited, seconds=computed.seconds)
                 await self._pass_on(computed, arrived)
 
     async def _pass_on(self, computed: Computed, arrived: _Arrived) -> None:
-        time, draining = arrived.time.plus(computed.seconds), arrived.draining or self.draining
+        spent, draining = arrived.time.plus(computed.seconds), arrived.draining or self.draining
         if computed.hidden is not None and self._downstream is not None:
             hidden = hidden_to_wire(computed.hidden)
             self._metrics.on_sent(len(hidden.data))  # not all of the message: to learn its size costs as much as to write it
-            await self._downstream.send(frame_to_wire(computed.frame, time, hidden, draining=draining))
+            await self._downstream.send(frame_to_wire(computed.frame, spent, hidden, draining=draining))
         elif computed.verdicts:
-            await self._verdicts.put(verdicts_to_wire(computed.verdicts, time, draining=draining))
+            await self._verdicts.put(verdicts_to_wire(computed.verdicts, spent, draining=draining))
 
 
 async def _first_of(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:

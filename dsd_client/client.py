@@ -61,7 +61,7 @@ BRANCH_SLACK = 256
 MAX_NEW_TOKENS = 256
 MAX_LANES = 16
 AUTO_LANES = 1
-"""Of those policies that there are, none sends by more than one."""
+"""What `--lanes auto` comes to: further lanes have not paid yet where it was measured."""
 TIMEOUT_SECONDS = 60.0
 MOST_CHAINS = 16
 """Whose speed is remembered from one conversation to the next."""
@@ -77,11 +77,12 @@ class ConversationOptions(TypedDict, total=False):
     speculation: str
     """"streaming", the default, "blocking" or "off"."""
     lookahead: int | None
-    """The most tokens of a frame. None, the default: as many as pay."""
+    """Of "blocking": drafts before each frame; of "streaming": the most tokens of a frame, save while it sends one at a time.
+    None, the default: as many as pay."""
     candidates: int
     """How many candidates for a position `streaming` drafts, up to 8; 4 is the default, and 1 makes no branches."""
     lanes: int | None
-    """How many chains of stages may serve at once; None, the default: as many as pay."""
+    """How many chains of stages may serve an answer of `streaming` at once; None, the default: one."""
     standby: int
     """How many more are kept warm, 0 or 1, to take over when one is lost. 0 is the default."""
     logprobs: int

@@ -81,6 +81,8 @@ class Conversation:
         self._auditor = auditor
         self._committed: list[CommittedToken] = []
         """What the reader of the answer has not taken yet: the rest of one answer at most."""
+        self._asked = object()
+        """The question that is being answered, or was last."""
         self._failure: Exception | None = None
         self._news = asyncio.Event()
         """There is more for the reader: tokens, the end, or a failure."""
@@ -138,7 +140,10 @@ class Conversation:
         """
         self.finish_reason = None
         self.heard.clear()
+        self._alone_since = None
         self._act(Ask(tuple(TokenId(token) for token in prompt), max_new_tokens, end_tokens))
+        asked = self._asked = object()
+        self._committed.clear()
         try:
             while self.finish_reason is None or self._committed:
                 if self._committed:
@@ -150,8 +155,9 @@ class Conversation:
                     await self._news.wait()
                     self._news.clear()
         finally:
-            self._act(Stop(FinishReason.CANCELLED))
-            self._committed.clear()
+            if self._asked is asked:  # an iteration that was left may be closed only when the next question is being answered
+                self._act(Stop(FinishReason.CANCELLED))
+                self._committed.clear()
 
     def _happened(self, event: Event) -> None:
         """Act on it; what goes wrong is heard by the reader of the answer."""
@@ -205,7 +211,8 @@ class Conversation:
         if isinstance(event, VerdictsArrived):
             if self.trace:
                 self.trace.answered(event)
-            self._alone_since = None
+            if self.session.lanes_serving:
+                self._alone_since = None
             if link := self._links.get(event.lane):
                 self.heard.add(tuple(link.stages))
         if self.session.leading in self._links:

@@ -38,7 +38,8 @@ def configure(environment: Mapping[str, str]) -> None:
     try:
         _export_to(_exporter(name), environment)
     except ImportError:
-        log.warning("OTEL_* asks for traces by %r, which is not installed; pip install 'dsd[telemetry]', or unset it", name)
+        how = "pip install '.[telemetry]' in DSD's checkout, or unset it"
+        log.warning("OTEL_* asks for traces by %r, which is not installed; %s", name, how)
 
 
 def exporter_name(environment: Mapping[str, str]) -> str | None:

@@ -1,4 +1,4 @@
-"""The arrow between the packages, and the purity of what decides (design, section 3)."""
+"""The arrow between the packages, and the purity of what decides."""
 
 import ast
 import sys

@@ -102,7 +102,12 @@ _MODE_OPTIONS = [
 ]
 
 _ANSWER_OPTIONS = [
-    click.option("--lookahead", type=int, metavar="K", help="The most tokens of a frame. [default: as many as pay]"),
+    click.option(
+        "--lookahead",
+        type=int,
+        metavar="K",
+        help="Blocking: drafts of a frame; streaming: its most tokens. [default: as many as pay]",
+    ),
     click.option(
         "--lanes",
         type=LaneCount(),

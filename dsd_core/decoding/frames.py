@@ -25,7 +25,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One of the target's best tokens: its log-probability and its perturbed score (design, invariant 2)."""
+    """One of the target's best tokens: its log-probability and its perturbed score."""
 
     token: TokenId
     log_prob: float

@@ -1,9 +1,9 @@
 """One chain of stages, and what it has seen of a session's tree."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 
-from dsd_core.decoding.frames import Frame, FrameNode
+from dsd_core.decoding.frames import Frame, FrameNode, Verdict
 from dsd_core.decoding.ids import ROOT, LaneId, NodeId
 from dsd_core.decoding.round_clock import RoundClock
 from dsd_core.decoding.tree import TokenTree, TreeNode
@@ -22,8 +22,8 @@ class Lane:
     def __init__(self, lane: LaneId, clock: RoundClock) -> None:
         self.id = lane
         self.clock = clock
-        self.answered = False
-        """A verdict has come from it."""
+        self._latest = ROOT
+        """The youngest node that a verdict has come for."""
         self.draining = False
         self.overdue = False
         self.fed: NodeId | None = None
@@ -31,6 +31,17 @@ class Lane:
         self._numbers: dict[NodeId, NodeId] = {ROOT: ROOT}
         self._nodes: dict[NodeId, NodeId] = {ROOT: ROOT}
         self._next = NodeId(1)
+
+    @property
+    def answered(self) -> bool:
+        """A verdict has come from it."""
+        return self._latest > ROOT
+
+    def is_news(self, verdicts: Sequence[Verdict]) -> bool:
+        """Whether they go further than those before. To repeat itself, or to say nothing, keeps no lane alive."""
+        before = self._latest
+        self._latest = max([before, *(verdict.node for verdict in verdicts)])
+        return self._latest > before
 
     @property
     def leaves(self) -> bool:

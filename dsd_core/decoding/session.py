@@ -7,7 +7,7 @@
                         v     |
                      without a lane
 
-Laws (design, section 4):
+Laws:
 1. A draft token commits if and only if it equals the target's own choice at its position, or the session's rule of
    acceptance, which is the exact one unless another was asked for, forgives that it does not. A late rule makes the tip
    wait for verdicts below it: nothing is committed meanwhile, so nothing is ever taken back.
@@ -265,9 +265,10 @@ class Session:
         lane = self._lanes.get(arrived.lane)
         if lane is None:
             return
-        lane.answered, lane.overdue = True, False
-        lane.clock.heard(now)
         nodes = [lane.node(verdict.node) for verdict in arrived.verdicts]
+        if lane.is_news(arrived.verdicts):
+            lane.overdue = False
+            lane.clock.heard(now)
         self._policy.on_verdicts(lane.id, nodes, arrived.time, now)
         for verdict, node_id in zip(arrived.verdicts, nodes, strict=True):
             if node_id is None:

@@ -3,7 +3,7 @@
     registered (queued) --place--> placed (holds a slot) --keep--> freed
              \\______________________keep______________________________/
 
-Laws (design, invariants 3 and 4):
+Laws:
 1. A frame's nodes are registered first, then its `keep` is applied, both at arrival; slots are taken when it is computed.
 2. `keep` frees every node that is neither its ancestor nor its descendant. A queued node that hangs off a freed one is skipped.
 3. An unknown parent not above the highest id seen is stale, and its child is dropped; above it is a protocol error.

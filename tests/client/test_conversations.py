@@ -131,6 +131,21 @@ async def test_an_answer_does_not_wait_for_its_reader(clients: Clients, target: 
     target.greedy(prompt, 40).assert_same([*first.token_ids, *rest.token_ids])
 
 
+async def test_an_iteration_that_is_closed_late_leaves_the_next_answer_alone(
+    clients: Clients, target: TinyModel, prompt: list[int]
+) -> None:
+    client = await clients()
+    async with client.conversation(positions=200, speculation="streaming") as answers:
+        left = answers.ask(prompt, max_new_tokens=4)
+        await anext(left)
+        await eventually(lambda: not answers._conversation.session.answering)
+        asked = answers.ask(prompt, max_new_tokens=40)
+        first = await anext(asked)
+        await left.aclose()
+        rest = [token for chunk in [chunk async for chunk in asked] for token in chunk.token_ids]
+    target.greedy(prompt, 40).assert_same([*first.token_ids, *rest])
+
+
 async def test_a_cancelled_answer_frees_every_stage(
     clients: Clients, swarms: dict[int, InProcessSwarm], prompt: list[int]
 ) -> None:

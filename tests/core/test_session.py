@@ -29,7 +29,7 @@ from dsd_core.decoding.events import (
     Tick,
     VerdictsArrived,
 )
-from dsd_core.decoding.frames import Candidate, Frame, FrameNode, Verdict
+from dsd_core.decoding.frames import NO_TIME, Candidate, Frame, FrameNode, Verdict
 from dsd_core.decoding.ids import DraftId, LaneId, NodeId, TokenId
 from dsd_core.decoding.lookahead.policy import Blocking, FixedLength, Lookahead, Move, Plain, Propose, Verify, View
 from dsd_core.decoding.session import Session, SessionConfig
@@ -633,3 +633,27 @@ class Eager(Lookahead):
     def moves(self, view: View) -> Sequence[Move]:
         unsent = tuple(node.id for node in view.tree.drafts() if not view.is_sent(node.id))
         return (Verify(view.lanes[0].id, unsent),) if unsent or not view.tip_sent else ()
+
+
+def test_a_lane_that_says_nothing_or_repeats_itself_is_overdue_all_the_same() -> None:
+    session = on_a_lane(plain())
+    session.step(Ask(PROMPT, 5), 0.0)
+    session.step(VerdictsArrived(1, (Verdict(NodeId(3), TokenId(9), margin=1.0),), NO_TIME), 0.0)
+    for second in range(1, 40):
+        again = (Verdict(NodeId(3), TokenId(9), margin=1.0),) if second % 2 else ()
+        session.step(VerdictsArrived(1, again, NO_TIME), float(second))
+    assert session.deadline is not None
+    assert session.deadline < 39.0
+    assert session.step(Tick(), 39.0) == [OpenLane(replica=False)]
+    session.step(VerdictsArrived(1, (), NO_TIME), 40.0)
+    assert session.lanes_serving == 0
+
+
+def test_one_frame_at_a_time_asks_another_lane_though_the_drafter_is_at_work() -> None:
+    session = on_a_lane(blocking(3))
+    actions = session.step(Ask(PROMPT, 5), 0.0)
+    assert any(isinstance(action, Draft) for action in actions)
+    assert session.deadline is not None
+    session.step(Tick(), session.deadline)
+    sent = [action for action in session.step(LaneOpened(2), 100.0) if isinstance(action, Send)]
+    assert [send.lane for send in sent] == [2]

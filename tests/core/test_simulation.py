@@ -195,7 +195,7 @@ class SampledDrafter:
 
 
 def test_a_sampled_text_depends_on_the_seed_alone() -> None:
-    """Not on the policy, the drafter, the chunks, the stages or the weather (design, invariant 2)."""
+    """Not on the policy, the drafter, the chunks, the stages or the weather."""
     texts = []
     for seed in range(6):
         target = SampledTarget(seed, temperature=0.8)

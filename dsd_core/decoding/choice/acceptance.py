@@ -1,10 +1,10 @@
-"""When a draft that is not the target's own choice may stand (design, section 9). Lossy, so it is opt-in.
+"""When a draft that is not the target's own choice may stand. Lossy, so it is opt-in.
 
     tolerance = most · (1 - importance) · λ            0 for key tokens; λ is 0 where there is no latency to hide
     the draft x stands against the choice y   ⇔   x = y, or  tolerance > 0  and  s(y) - s(x) <= tolerance
                                                    and the answer's drift budget has room for s(y) - s(x)
 
-s is the perturbed score of invariant 2: at temperature 0 the log-probability, above it what the choice was made by. A rule
+s is the perturbed score: at temperature 0 the log-probability, above it what the choice was made by. A rule
 on log-probabilities would let an x stand at tolerance 0 whenever a less likely y was drawn. With `most` = 0, or every token
 key, nothing is ever forgiven, at any temperature: that is the exact mode.
 

@@ -1,6 +1,6 @@
 """What to send and what to draft, as a function of what was measured: the controller's one decision.
 
-The law that it follows, per token (design, section 1):      p max(t_d, tau) + (1 - p) L
+The law that it follows, per token:      p max(t_d, tau) + (1 - p) L
 """
 
 import math

@@ -137,12 +137,14 @@ class Blocking(Lookahead):
         self._length = length
 
     def moves(self, view: View) -> Sequence[Move]:
-        if view.tip_sent or view.drafting:
+        if view.tip_sent:
             return ()
         tip = view.tree.tip
-        proposal = self._proposal(view) if not tip.expanded and not tip.children else ()
-        if view.is_prompt:
+        proposal = self._proposal(view) if not view.drafting and not tip.expanded and not tip.children else ()
+        if view.is_prompt:  # also to a lane that came after the first fell silent, whatever the drafter is at
             return (Verify(view.lanes[0].id), *proposal)
+        if view.drafting:
+            return ()
         # Streaming that has just fallen back may find more drafts than there is room for.
         return proposal or (Verify(view.lanes[0].id, tuple(node.id for node in view.tree.drafts())[: view.room]),)
 

@@ -65,7 +65,7 @@ class Experience:
 
 class Streaming(Lookahead):
     """`streaming`. Draft trees grow best-first by joint probability, `candidates` wide at most. A frame holds up to `lookahead`
-    nodes; None: as many as pay."""
+    nodes, save while one is sent at a time; None: as many as pay."""
 
     def __init__(
         self, candidates: int = CANDIDATES, lookahead: int | None = None, experience: "Experience | None" = None

@@ -61,7 +61,7 @@ BRANCH_SLACK = 256
 MAX_NEW_TOKENS = 256
 MAX_LANES = 16
 AUTO_LANES = 1
-"""What `--lanes auto` comes to: further lanes have not paid yet where it was measured."""
+"""What `--lanes auto` comes to: nothing chooses their number yet."""
 TIMEOUT_SECONDS = 60.0
 MOST_CHAINS = 16
 """Whose speed is remembered from one conversation to the next."""

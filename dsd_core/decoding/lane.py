@@ -37,8 +37,8 @@ class Lane:
         """A verdict has come from it."""
         return self._latest > ROOT
 
-    def is_news(self, verdicts: Sequence[Verdict]) -> bool:
-        """Whether they go further than those before. To repeat itself, or to say nothing, keeps no lane alive."""
+    def hear(self, verdicts: Sequence[Verdict]) -> bool:
+        """Whether they go further than those before: to repeat itself, or to say nothing, keeps no lane alive."""
         before = self._latest
         self._latest = max([before, *(verdict.node for verdict in verdicts)])
         return self._latest > before

@@ -266,7 +266,7 @@ class Session:
         if lane is None:
             return
         nodes = [lane.node(verdict.node) for verdict in arrived.verdicts]
-        if lane.is_news(arrived.verdicts):
+        if lane.hear(arrived.verdicts):
             lane.overdue = False
             lane.clock.heard(now)
         self._policy.on_verdicts(lane.id, nodes, arrived.time, now)

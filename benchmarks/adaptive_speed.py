@@ -81,8 +81,8 @@ async def _note(
 
 def _wrong_drafter(thread: ComputeThread) -> WrongDrafts:
     target = TargetModel.load(str(embedded.TARGET))
-    right = load_drafter(str(embedded.DRAFTER), target.tokenizer, target.vocab_size, thread)
-    return WrongDrafts(right, target.vocab_size)
+    right = load_drafter(str(embedded.DRAFTER), target.tokenizer, target.shape.vocab_size, thread)
+    return WrongDrafts(right, target.shape.vocab_size)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ async def _memory(model: str, positions: int) -> Table:
 
 
 async def _full_session(peers: Swarm, source: ModelSource, positions: int) -> LaneLink:
-    link = await LaneLink(LaneId(1), await peers.chain(source.manifest_hash), ChoiceRule(SamplingParams()), positions).opened()
+    link = await LaneLink(LaneId(1), await peers.chain(source.shape), ChoiceRule(SamplingParams()), positions).opened()
     step = 256
     for start in range(0, positions, step):
         ids = range(start + 1, min(start + step, positions) + 1)

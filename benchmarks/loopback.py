@@ -84,7 +84,7 @@ async def _off(swarm: LocalSwarm, model: str, tokens: int) -> float:
 
 async def _transport(swarm: LocalSwarm, source: ModelSource, rounds: int = 300) -> Transport:
     peers = Swarm(Seeds.parse(swarm.joins), Secure.kept_in(None))
-    link = await LaneLink(LaneId(1), await peers.chain(source.manifest_hash), ChoiceRule(SamplingParams()), rounds + 1).opened()
+    link = await LaneLink(LaneId(1), await peers.chain(source.shape), ChoiceRule(SamplingParams()), rounds + 1).opened()
     events: asyncio.Queue[object] = asyncio.Queue()
     serving = asyncio.create_task(link.serve(events.put_nowait))
     times = []

@@ -153,7 +153,7 @@ class Client:
         try:
             self._target = await asyncio.to_thread(TargetModel.load, self._model)
             self._relaxer = Relaxer(self._target, self._swarm)
-            stages = await self._swarm.chain(self._target.manifest_hash)
+            stages = await self._swarm.chain(self._target.shape)
             self._start_auditing(AUDIT_TOLERANCE_NATS[stages[0].dtype.value])
             self._drafter = await asyncio.to_thread(self._load_drafter, self._target)
         except BaseException:
@@ -180,7 +180,7 @@ class Client:
     async def peers(self) -> list[PeerView]:
         """Every peer of the model that is known, asked just now. Raises NoPeers if none was named and none is remembered."""
         assert self._swarm is not None
-        return list((await survey(self._swarm, self.target.manifest_hash)).peers)
+        return list((await survey(self._swarm, self.target.shape)).peers)
 
     async def stream(
         self,
@@ -242,7 +242,7 @@ class Client:
         branches = candidates > 1 or asked.acceptance == "late"
         slack = BRANCH_SLACK if isinstance(policy, Streaming) and branches else 0
         alone = (options.get("lanes") or AUTO_LANES) == 1 and not options.get("standby", 0)
-        source = LaneSource(self._swarm, self.target.manifest_hash, rule, positions + slack, replanned=alone)
+        source = LaneSource(self._swarm, self.target.shape, rule, positions + slack, replanned=alone)
         link = await (source.begin() if at_once else source.open_first(self._timeout))
         drafts = self._drafter if not isinstance(policy, Plain) else None
         drafter: SessionDrafter | None = None
@@ -258,7 +258,7 @@ class Client:
             raise
         config = SessionConfig(
             capacity=link.capacity,
-            draft_slack=link.capacity - min(positions, link.stages[0].description.max_positions),
+            draft_slack=link.capacity - min(positions, self.target.shape.max_positions),
             chunk=_chunk(link.stages[0].description.hidden_size, len(link.stages)),
             round_seconds=self._timeout,
             lanes=options.get("lanes") or AUTO_LANES,
@@ -292,7 +292,7 @@ class Client:
         """A chain of other stages as far as there are."""
         assert self._swarm is not None
         addresses = frozenset(stage.address for stage in avoided)
-        return await self._swarm.chain(self.target.manifest_hash, Wishes(serving=addresses))
+        return await self._swarm.chain(self.target.shape, Wishes(serving=addresses))
 
     def _load_drafter(self, target: TargetModel) -> DrafterSource | None:
         if self._drafts == "none":
@@ -301,12 +301,12 @@ class Client:
             return self._drafts
         if self._drafts == "swarm":
             return self._swarm_drafters(target)
-        return load_drafter(self._drafts, target.tokenizer, target.vocab_size, self._thread)
+        return load_drafter(self._drafts, target.tokenizer, target.shape.vocab_size, self._thread)
 
     def _swarm_drafters(self, target: TargetModel) -> SwarmSource:
         assert self._swarm is not None
         vocabulary = vocabulary_hash(target.tokenizer)
-        return SwarmSource(partial(self._swarm.drafters, vocabulary), NgramSource(self._thread), target.vocab_size)
+        return SwarmSource(partial(self._swarm.drafters, vocabulary), NgramSource(self._thread), target.shape.vocab_size)
 
 
 def _check(positions: int, options: ConversationOptions) -> None:

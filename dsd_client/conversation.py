@@ -91,8 +91,12 @@ class Conversation:
         self._may_draft = link.answered if are_near(link.stages) else link.begun
         """On one machine, a drafter that reads keeps the prompt from the target, and there is no latency to hide yet."""
         self._closed_links_bytes = (0, 0)
+        self._looking = {replica: asyncio.Lock() for replica in (True, False)}
+        """One replica is looked for at a time, however many are wanted, and one other lane ..."""
         self._opening = asyncio.Lock()
-        """One lane is opened at a time, so that it knows of the others."""
+        """... and one lane is opened at a time, so that it knows of the others."""
+        self._answering = asyncio.Event()
+        """A question is being answered: what could not be had is looked for again."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._alone_since: float | None = None
@@ -141,6 +145,7 @@ class Conversation:
         self.finish_reason = None
         self.heard.clear()
         self._alone_since = None
+        self._answering.set()
         self._act(Ask(tuple(TokenId(token) for token in prompt), max_new_tokens, end_tokens))
         asked = self._asked = object()
         self._committed.clear()
@@ -194,6 +199,7 @@ class Conversation:
                 self._close(action.lane)
             case Finish():
                 self.finish_reason = action.reason
+                self._answering.clear()
                 self._news.set()
             case Emit():
                 self._committed += action.tokens
@@ -259,19 +265,24 @@ class Conversation:
     async def _another_lane(self, replica: bool) -> LaneLink:
         """As soon as there is one to be had."""
         pause = RETRY_SECONDS
-        while True:
-            try:
-                async with self._opening:
-                    link = await self._source.open(list(self._links.values()), disjoint=replica)
-                    self._links[link.lane] = link
-                return link
-            except DsdError as error:
-                if error.fault < Fault.PEER:
-                    raise
-                log.debug("no lane to be had: %s", error)
-                self._last_failure = error
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+        async with self._looking[replica]:
+            while True:
+                try:
+                    return await self._found_lane(replica)
+                except DsdError as error:
+                    if error.fault < Fault.PEER:
+                        raise
+                    log.debug("no lane to be had: %s", error)
+                    self._last_failure = error
+                await asyncio.sleep(pause)
+                await self._answering.wait()
+                pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+
+    async def _found_lane(self, replica: bool) -> LaneLink:
+        async with self._opening:
+            link = await self._source.open(list(self._links.values()), disjoint=replica)
+            self._links[link.lane] = link
+        return link
 
     def _lose(self, lane: LaneId, error: DsdError) -> None:
         """A lane failed. Its stages are used again only if there are no others."""

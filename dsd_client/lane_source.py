@@ -12,6 +12,7 @@ from dsd_core.decoding.chains.routing import is_clearly_sooner
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.ids import LaneId
 from dsd_core.errors import DsdError, Fault, NoPeers, OutOfCapacity, PeerLost
+from dsd_core.model.shape import ModelShape
 from dsd_core.network.address import Address
 from dsd_core.network.status import unreachable
 from dsd_core.wire.hidden import DType
@@ -27,11 +28,11 @@ class LaneSource:
     """Opens lanes that compute alike: the same model, the same dtype, the same rule, the same room."""
 
     def __init__(
-        self, swarm: Swarm, manifest_hash: str, rule: ChoiceRule, positions: int, *, replanned: bool = False
+        self, swarm: Swarm, model: ModelShape, rule: ChoiceRule, positions: int, *, replanned: bool = False
     ) -> None:
         """Lanes that are `replanned` give way to a clearly sooner chain; those of a session that has several lanes need not."""
         self._swarm = swarm
-        self._manifest_hash = manifest_hash
+        self._model = model
         self._rule = rule
         self._positions = positions
         self._first: LaneLink | None = None
@@ -125,14 +126,14 @@ class LaneSource:
         since = asyncio.get_running_loop().time() - AVOID_SECONDS
         failed = frozenset(address for address, failed_at in self._failed.items() if failed_at > since)
         serving = frozenset(address for link in others for address in link.addresses)
-        return await self._swarm.chain(self._manifest_hash, Wishes(self._dtype(others), failed, serving))
+        return await self._swarm.chain(self._model, Wishes(self._dtype(others), failed, serving))
 
     def _dtype(self, others: Collection[LaneLink]) -> DType | None:
         alike = [*others, *([self._first] if self._first is not None and self._first.is_open else [])]
         return alike[0].stages[0].dtype if alike else None
 
     def _begin(self, stages: tuple[Stage, ...]) -> LaneLink:
-        capacity = min(self._positions, stages[0].description.max_positions)
+        capacity = min(self._positions, self._model.max_positions)
         lane, self._next = self._next, LaneId(self._next + 1)
         link = self._kind(lane, stages, self._rule, capacity)
         if isinstance(link, ReplannedLink):

@@ -111,7 +111,7 @@ class Relaxer:
         from dsd_core.model.token_classes import key_tokens
 
         if self._key_tokens is None:
-            finding = asyncio.to_thread(key_tokens, self._target.tokenizer, self._target.vocab_size)
+            finding = asyncio.to_thread(key_tokens, self._target.tokenizer, self._target.shape.vocab_size)
             self._key_tokens = asyncio.ensure_future(finding)
         return await asyncio.shield(self._key_tokens)
 

@@ -3,15 +3,17 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Self
 
 import grpc.aio
 
 from dsd_client.drafting import NgramSource, SessionDrafter
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.drafting.contexts import Contexts, Proposal
-from dsd_core.errors import DsdError, PeerLost, TimedOut
+from dsd_core.errors import DsdError, NoPeers, PeerLost, TimedOut
 from dsd_core.network.address import Address
 from dsd_core.network.status import error_of
 from dsd_core.network.stubs import draft_stub
@@ -23,7 +25,10 @@ from dsd_core.wire.versions import versions_from_wire
 
 log = logging.getLogger(__name__)
 
-OPEN_SECONDS = 3.0
+OPEN_SECONDS = 2.0
+"""How long a peer may take to say that it drafts, and how long to open a session."""
+SEARCH_SECONDS = 5.0
+"""How long a peer is looked for in all: drafts wait for that, and nothing else."""
 ANSWER_SECONDS = 2.0
 """How long a request may take, and besides for each token that the peer has to read first."""
 READ_SECONDS = 0.01
@@ -57,57 +62,37 @@ class DrafterPeer:
 
 
 class RemoteDrafter:
-    """One session at a drafter peer. Whatever is wrong with it costs speed only: `instead` drafts from then on."""
+    """One session at a drafter peer. Once it has failed it is of no further use. Close it."""
 
-    is_local = False
-
-    def __init__(self, peer: DrafterPeer, instead: SessionDrafter, vocab_size: int) -> None:
+    def __init__(self, peer: DrafterPeer, vocab_size: int) -> None:
         """Use it once it is open."""
         self.peer = peer
-        self.failure: DsdError | None = None
-        self._instead = instead
         self._vocab_size = vocab_size
         self._trunk = TrunkSender()
-        self._asking = asyncio.Lock()
         self._call = draft_stub(peer.channel).StreamDrafts()
 
-    @property
-    def name(self) -> str:
-        return str(self.peer) if self.failure is None else f"{self._instead.name}: {self.failure}"
-
-    async def open(self, rule: ChoiceRule, capacity: int) -> None:
-        """If it fails, `failure` says why."""
+    async def open(self, rule: ChoiceRule, capacity: int) -> Self:
+        """Itself. Raises what the peer said, and has closed it then."""
         opening = drafter_pb2.OpenDrafts(capacity=capacity, sampling=rule_to_wire(rule))
         try:
             await self._exchange(drafter_pb2.StreamDraftsRequest(open=opening), OPEN_SECONDS)
-        except DsdError as failure:
-            self._give_up(failure)
+        except BaseException:
+            self.close()
+            raise
+        return self
 
-    async def propose(
-        self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0
-    ) -> tuple[Proposal, ...]:
-        async with self._asking:
-            try:
-                if self.failure is None:
-                    return await self._ask(contexts, steps, candidates, least)
-            except DsdError as failure:
-                self._give_up(failure)
-            except asyncio.CancelledError:
-                self._give_up(PeerLost("the last question was taken back"))
-                raise
-        return await self._instead.propose(contexts, steps=steps, candidates=candidates, least=least)
-
-    async def close(self) -> None:
-        self._call.cancel()  # the end of the stream is the end of the session
-        await self._instead.close()
-
-    async def _ask(self, contexts: Contexts, steps: int, candidates: int, least: float) -> tuple[Proposal, ...]:
+    async def propose(self, contexts: Contexts, *, steps: int, candidates: int, least: float) -> tuple[Proposal, ...]:
+        """Raises DsdError for whatever the peer did wrong."""
         message = self._trunk.to_wire(contexts, steps=steps, candidates=candidates, least=least)
         seconds = ANSWER_SECONDS + READ_SECONDS * (len(message.trunk) + steps)
         answer = await self._exchange(drafter_pb2.StreamDraftsRequest(contexts=message), seconds)
         return proposals_from_wire(
             answer, contexts=len(contexts.tails), steps=steps, candidates=candidates, vocab_size=self._vocab_size
         )
+
+    def close(self) -> None:
+        """The end of the stream is the end of the session."""
+        self._call.cancel()
 
     async def _exchange(
         self, request: drafter_pb2.StreamDraftsRequest, seconds: float
@@ -126,38 +111,103 @@ class RemoteDrafter:
             raise PeerLost(f"{self.peer} ended the session")
         return answer
 
+
+class SwarmDrafter:
+    """A session's drafter: a peer, which is looked for while the first frames are under way, and n-gram lookup where there is
+    none. Whatever is wrong with the peer costs speed only."""
+
+    is_local = False
+
+    def __init__(self, opening: Awaitable[RemoteDrafter], instead: SessionDrafter, blame: Callable[[Address], None]) -> None:
+        """`opening` raises DsdError where there is no peer; `blame` is told who failed later."""
+        self.name = f"{instead.name}: a peer that drafts is being looked for"
+        self._instead = instead
+        self._blame = blame
+        self._remote: RemoteDrafter | None = None
+        self._opening = asyncio.create_task(self._open(opening))
+        self._asking = asyncio.Lock()
+
+    async def propose(
+        self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0
+    ) -> tuple[Proposal, ...]:
+        async with self._asking:
+            await asyncio.wait([self._opening])
+            if self._remote is not None:
+                try:
+                    return await self._remote.propose(contexts, steps=steps, candidates=candidates, least=least)
+                except DsdError as failure:
+                    self._blame(self._remote.peer.address)
+                    self._give_up(failure)
+                except asyncio.CancelledError:
+                    self._leave()  # its answer would be taken for that to the next question
+                    raise
+        return await self._instead.propose(contexts, steps=steps, candidates=candidates, least=least)
+
+    async def close(self) -> None:
+        self._opening.cancel()
+        await asyncio.wait([self._opening])
+        self._leave()
+        await self._instead.close()
+
+    async def _open(self, opening: Awaitable[RemoteDrafter]) -> None:
+        try:
+            self._remote = await opening
+            self.name = str(self._remote.peer)
+        except DsdError as failure:
+            self._give_up(failure)
+
     def _give_up(self, failure: DsdError) -> None:
         log.warning("%s; drafting with n-gram lookup", failure)
-        self.failure = failure
-        self._call.cancel()
+        self.name = f"{self._instead.name}: {failure}"
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._remote is not None:
+            self._remote.close()
+        self._remote = None
 
 
 class SwarmSource:
-    """Drafts with a peer of the swarm, the first that has failed least; with n-gram lookup where there is none."""
+    """Drafts with a peer of the swarm: the nearest of those that have not failed."""
 
-    def __init__(self, find: Callable[[], Awaitable[Sequence[DrafterPeer]]], instead: NgramSource, vocab_size: int) -> None:
+    def __init__(
+        self, find: Callable[[], AsyncGenerator[DrafterPeer, None]], instead: NgramSource, vocab_size: int
+    ) -> None:
         """`find` tells the drafters that there are, the best first."""
         self._find = find
         self._instead = instead
         self._vocab_size = vocab_size
-        self._opened: list[RemoteDrafter] = []
         self._failures = Counter[Address]()
 
-    async def open(self, rule: ChoiceRule, capacity: int) -> SessionDrafter:
-        instead = await self._instead.open(rule, capacity)
-        self._count_failures()
-        why = "no peer of the swarm drafts for this model"
-        for peer in sorted(await self._find(), key=lambda peer: self._failures[peer.address]):
-            drafter = RemoteDrafter(peer, instead, self._vocab_size)
-            self._opened.append(drafter)
-            await drafter.open(rule, capacity)
-            if drafter.failure is None:
-                return drafter
-            why = str(drafter.failure)
-        log.warning("%s; drafting with n-gram lookup", why)
-        instead.name = f"{instead.name}: {why}"
-        return instead
+    async def open(self, rule: ChoiceRule, capacity: int) -> SwarmDrafter:
+        return SwarmDrafter(self._opened(rule, capacity), await self._instead.open(rule, capacity), self._blame)
 
-    def _count_failures(self) -> None:
-        self._failures.update(drafter.peer.address for drafter in self._opened if drafter.failure is not None)
-        self._opened = [drafter for drafter in self._opened if drafter.failure is None]
+    async def _opened(self, rule: ChoiceRule, capacity: int) -> RemoteDrafter:
+        """A session at the first peer that takes it. Raises what the last one said."""
+        said: DsdError = NoPeers("no peer of the swarm drafts for this model")
+        try:
+            async with asyncio.timeout(SEARCH_SECONDS), aclosing(self._candidates()) as peers:
+                async for peer in peers:
+                    try:
+                        return await RemoteDrafter(peer, self._vocab_size).open(rule, capacity)
+                    except DsdError as failure:
+                        self._blame(peer.address)
+                        said = failure
+        except TimeoutError:
+            raise TimedOut(f"no peer of the swarm began to draft in {SEARCH_SECONDS:g} s") from None
+        raise said
+
+    async def _candidates(self) -> AsyncGenerator[DrafterPeer, None]:
+        """Those that have failed come last, the most reliable of them first."""
+        failed = []
+        async with aclosing(self._find()) as peers:
+            async for peer in peers:
+                if self._failures[peer.address]:
+                    failed.append(peer)
+                else:
+                    yield peer
+        for peer in sorted(failed, key=lambda peer: self._failures[peer.address]):
+            yield peer
+
+    def _blame(self, address: Address) -> None:
+        self._failures[address] += 1

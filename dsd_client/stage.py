@@ -9,6 +9,7 @@ from dsd_core.decoding.chains.routing import Offer
 from dsd_core.errors import ProtocolError, Refused
 from dsd_core.membership.record import PeerRecord
 from dsd_core.membership.ways import has_room, stage_seconds
+from dsd_core.model.shape import ModelShape
 from dsd_core.network.address import Address
 from dsd_core.network.identity import PeerId
 from dsd_core.wire import VERSIONS
@@ -36,6 +37,10 @@ class Stage:
     @property
     def span(self) -> range:
         return range(self.description.first_layer, self.description.end_layer)
+
+    @property
+    def model(self) -> ModelShape:
+        return _model(self.description)
 
     @property
     def dtype(self) -> DType:
@@ -71,10 +76,16 @@ def require_sense(said: stage_pb2.DescribeResponse, address: Address) -> None:
         raise ProtocolError(f"the peer at {address} describes a stage that cannot be; join another")
 
 
-def require_model(said: stage_pb2.DescribeResponse, address: Address, manifest_hash: str) -> None:
-    """Raises Refused for a stage of another model."""
-    if said.manifest_hash.hex() != manifest_hash:
+def require_model(said: stage_pb2.DescribeResponse, address: Address, model: ModelShape) -> None:
+    """Raises Refused for a stage of another model, ProtocolError for one that gives ours another shape than our files do."""
+    if said.manifest_hash.hex() != model.manifest_hash:
         raise Refused(
             f"the peer at {address} serves another model, {said.model!r}; "
             "name that one with --model, or join peers that serve yours"
         )
+    if _model(said) != model:
+        raise ProtocolError(f"the peer at {address} describes the model otherwise than its files do; join another")
+
+
+def _model(said: stage_pb2.DescribeResponse) -> ModelShape:
+    return ModelShape(said.manifest_hash.hex(), said.num_layers, said.hidden_size, said.vocab_size, said.max_positions)

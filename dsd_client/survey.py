@@ -9,6 +9,7 @@ from dsd_client.peer_view import PeerView
 from dsd_client.stage import Stage
 from dsd_client.swarm import Swarm
 from dsd_core.errors import DsdError, NoPeers
+from dsd_core.model.shape import ModelShape
 from dsd_core.network.address import Address
 
 
@@ -20,9 +21,9 @@ class Survey:
     problem: DsdError | None
 
 
-async def survey(swarm: Swarm, manifest_hash: str) -> Survey:
+async def survey(swarm: Swarm, model: ModelShape) -> Survey:
     """Ask around, and then each peer of the model. Raises NoPeers if none was named and none is remembered."""
-    records, answers = await swarm.look_at_all(manifest_hash)
+    records, answers = await swarm.look_at_all(model)
     route, problem = _route([answer for answer in answers.values() if isinstance(answer, Stage)], answers)
     seen = [
         PeerView.of(

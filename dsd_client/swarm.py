@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
@@ -19,6 +19,7 @@ from dsd_core.decoding.chains.round_trips import RoundTrips
 from dsd_core.decoding.chains.routing import traversal_seconds
 from dsd_core.errors import DsdError, NoPeers, Refused, StorageFull, UsageError
 from dsd_core.membership.record import PeerRecord, State
+from dsd_core.model.shape import ModelShape
 from dsd_core.network.address import Address
 from dsd_core.network.banned_peers import BannedPeers
 from dsd_core.network.channels import break_noticed, settled
@@ -61,36 +62,36 @@ class Swarm:
         """Peers that load, leave or are suspected: in no chain, and looked at where somebody wants to see all peers."""
         self._suspected: frozenset[Address] = frozenset()
         self._looked_at = -math.inf
-        self._chosen: dict[str, tuple[float, tuple[Stage, ...]]] = {}
+        self._chosen: dict[ModelShape, tuple[float, tuple[Stage, ...]]] = {}
         """For each model: when the last chain was chosen among all stages that there are, and the chain."""
         self._left_out: set[str] = set()
         """What was said of peers that are done without; once is enough."""
         self._channels: dict[Address, tuple[PeerId, grpc.aio.Channel]] = {}
         self._round_trips = RoundTrips[Address]()
 
-    async def chain(self, manifest_hash: str, wishes: Wishes = ANY) -> tuple[Stage, ...]:
+    async def chain(self, model: ModelShape, wishes: Wishes = ANY) -> tuple[Stage, ...]:
         """The stages to send to, in order. A peer that does not answer is waited for only where no chain does without it.
         Without wishes it may be the chain that was chosen a moment ago.
 
         Raises NoPeers, Refused, NotCovered or TimedOut.
         """
         if wishes != ANY:
-            return await self._choose(manifest_hash, wishes)
-        chosen_at, chosen = self._chosen.get(manifest_hash, (-math.inf, ()))
+            return await self._choose(model, wishes)
+        chosen_at, chosen = self._chosen.get(model, (-math.inf, ()))
         is_old = asyncio.get_running_loop().time() - chosen_at >= LOOK_SECONDS
         if is_old or any(stage.peer in self._banned for stage in chosen):
-            chosen = await self._choose(manifest_hash, wishes)
-            self._chosen[manifest_hash] = asyncio.get_running_loop().time(), chosen
+            chosen = await self._choose(model, wishes)
+            self._chosen[model] = asyncio.get_running_loop().time(), chosen
         return chosen
 
     def choose_anew(self) -> None:
         """A chain has failed: the next one is chosen by what its stages say then."""
         self._chosen.clear()
 
-    async def _choose(self, manifest_hash: str, wishes: Wishes) -> tuple[Stage, ...]:
+    async def _choose(self, model: ModelShape, wishes: Wishes) -> tuple[Stage, ...]:
         self._require_peers()
-        await self._look_around(manifest_hash)
-        asking = {address: asyncio.create_task(self._describe(address, manifest_hash)) for address in self._peers}
+        await self._look_around(model)
+        asking = {address: asyncio.create_task(self._describe(address, model)) for address in self._peers}
         asked = list(asking.values())
         # Whoever serves in a lane that is to be replaced may be frozen: with a chain of others nobody waits for it.
         fresh = [task for address, task in asking.items() if address not in wishes.failed | wishes.serving]
@@ -106,16 +107,24 @@ class Swarm:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
 
-    async def drafters(self, vocabulary_hash: str) -> list[DrafterPeer]:
-        """The peers that draft in a vocabulary, in no order. Peers that do not answer do not draft."""
+    async def drafters(self, vocabulary_hash: str) -> AsyncGenerator[DrafterPeer, None]:
+        """The peers that draft in a vocabulary, as they answer: the nearest first. Peers that do not answer do not draft."""
         found = await _first_answer([self._drafters_at(address) for address in self._some_peers()]) or []
         peers = {record.addresses[0]: record.peer for record in found if self._may_be_at(record)}
-        asking = (self._describe_drafter(*each) for each in (dict(self._seeds.peers) | peers).items())
-        answers = await asyncio.gather(*asking, return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                log.debug("no drafter: %s", answer)
-        return [each for each in answers if isinstance(each, DrafterPeer) and each.vocabulary_hash == vocabulary_hash]
+        asking = [asyncio.create_task(self._describe_drafter(*each)) for each in (dict(self._seeds.peers) | peers).items()]
+        try:
+            for answer in asyncio.as_completed(asking):
+                try:
+                    peer = await answer
+                except DsdError as error:
+                    log.debug("no drafter: %s", error)
+                else:
+                    if peer.vocabulary_hash == vocabulary_hash:
+                        yield peer
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
 
     def traversal_seconds(self, stages: Sequence[Stage]) -> float:
         """What a frame is predicted to take through a chain, by what is known now."""
@@ -133,22 +142,22 @@ class Swarm:
     async def _asked_again(self, stage: Stage, times: int) -> Stage:
         with suppress(DsdError):
             for _ in range(times):
-                stage = await self._stage(stage.address, stage.description.manifest_hash.hex())
+                stage = await self._stage(stage.address, stage.model)
         return stage
 
     async def look_at_all(
-        self, manifest_hash: str
+        self, model: ModelShape
     ) -> tuple[Mapping[Address, PeerRecord], Mapping[Address, Stage | DsdError]]:
         """All that the peers of a model say of themselves, and what each answers, or why it does not. Raises NoPeers."""
         self._require_peers()
-        await self._look_around(manifest_hash)
+        await self._look_around(model)
         addresses = self._all_peers()
-        answers = await asyncio.gather(*(self._answer_of(address, manifest_hash) for address in addresses))
+        answers = await asyncio.gather(*(self._answer_of(address, model) for address in addresses))
         return self._aside | self._records, dict(zip(addresses, answers, strict=True))
 
-    async def _answer_of(self, address: Address, manifest_hash: str) -> Stage | DsdError:
+    async def _answer_of(self, address: Address, model: ModelShape) -> Stage | DsdError:
         try:
-            return await self._describe(address, manifest_hash)
+            return await self._describe(address, model)
         except DsdError as error:
             return error
 
@@ -165,29 +174,30 @@ class Swarm:
 
     # -- who there is --------------------------------------------------------------------------------------------------
 
-    async def _look_around(self, manifest_hash: str) -> None:
+    async def _look_around(self, model: ModelShape) -> None:
         """Ask a few peers whom they know. One answer is enough: gossip tells all of them the same."""
         now = asyncio.get_running_loop().time()
         if now - self._looked_at < LOOK_SECONDS or not isinstance(self._transport, Secure):
             return
-        if found := await _first_answer([self._stages_at(address, manifest_hash) for address in self._some_peers()]):
+        if found := await _first_answer([self._stages_at(address, model) for address in self._some_peers()]):
             self._looked_at = now
             self._take(found)
             await self._remember()
 
-    async def _stages_at(self, address: Address, manifest_hash: str) -> PeerList:
+    async def _stages_at(self, address: Address, model: ModelShape) -> PeerList:
         try:
             _, channel = await self._channel(address)
-            return await list_stages(channel, manifest_hash, self._seeds.swarm or b"")
+            return await list_stages(channel, model.manifest_hash, self._seeds.swarm or b"")
         except DsdError as error:
             log.debug("%s", error)
             return PeerList()
 
     async def _drafters_at(self, address: Address) -> list[PeerRecord]:
         try:
-            _, channel = await self._channel(address)
-            return await list_drafters(channel, self._seeds.swarm or b"")
-        except DsdError as error:
+            async with asyncio.timeout(SOON_SECONDS):
+                _, channel = await self._channel(address)
+                return await list_drafters(channel, self._seeds.swarm or b"")
+        except (DsdError, TimeoutError) as error:
             log.debug("%s", error)
             return []
 
@@ -226,14 +236,14 @@ class Swarm:
 
     # -- what they are -------------------------------------------------------------------------------------------------
 
-    async def _describe(self, address: Address, manifest_hash: str) -> Stage:
+    async def _describe(self, address: Address, model: ModelShape) -> Stage:
         try:
             if address in self._round_trips.seconds():
                 _, channel = await self._channel(address)
                 with suppress(NoPeers):  # It answered before, so it may be only the connection that broke.
-                    return await self._stage(address, manifest_hash)
+                    return await self._stage(address, model)
                 await break_noticed(channel)
-            return await self._stage(address, manifest_hash)
+            return await self._stage(address, model)
         except DsdError:
             self._round_trips.forget(address)
             raise
@@ -252,7 +262,7 @@ class Swarm:
             self._left_out.add(reason)
         return route
 
-    async def _stage(self, address: Address, manifest_hash: str) -> Stage:
+    async def _stage(self, address: Address, model: ModelShape) -> Stage:
         peer, channel = await self._channel(address)
         request = stage_pb2.DescribeRequest(protocol_version=VERSIONS.newest, oldest_protocol_version=VERSIONS.oldest)
         clock = asyncio.get_running_loop().time
@@ -267,7 +277,7 @@ class Swarm:
         require_sense(description, address)
         if address in self._records:
             require_true(self._records[address], description)
-        require_model(description, address, manifest_hash)
+        require_model(description, address, model)
         return Stage(address, peer, channel, description, self._round_trips.seconds()[address], self._records.get(address))
 
     async def _describe_drafter(self, address: Address, peer: PeerId | None) -> DrafterPeer:

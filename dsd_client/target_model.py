@@ -7,6 +7,7 @@ from typing import Any
 from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.ids import TokenId
 from dsd_core.errors import UsageError
+from dsd_core.model.shape import ModelShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,13 +15,10 @@ class TargetModel:
     """`end_tokens` end an answer; `sampling` is the model's own default, greedy unless its settings say otherwise."""
 
     name: str
-    manifest_hash: str
-    vocab_size: int
+    shape: ModelShape
     tokenizer: Any
     end_tokens: frozenset[TokenId]
     sampling: SamplingParams
-    max_positions: int
-    """Of prompt and answer together."""
 
     @classmethod
     def load(cls, model: str) -> "TargetModel":
@@ -34,12 +32,10 @@ class TargetModel:
         settings = load_generation_settings(source)
         return cls(
             name=source.name,
-            manifest_hash=source.manifest_hash,
-            vocab_size=source.vocab_size,
+            shape=source.shape,
             tokenizer=tokenizer,
             end_tokens=_end_tokens(settings, tokenizer),
             sampling=_sampling(settings),
-            max_positions=source.max_positions,
         )
 
     def tokens(self, prompt: str | Sequence[int]) -> list[int]:
@@ -47,8 +43,8 @@ class TargetModel:
         ids = list(self.tokenizer(prompt)["input_ids"]) if isinstance(prompt, str) else list(prompt)
         if not ids:
             raise UsageError("the prompt is empty; write something")
-        if not all(isinstance(token, int) and 0 <= token < self.vocab_size for token in ids):
-            raise UsageError(f"the prompt has token ids outside the vocabulary of {self.vocab_size}")
+        if not all(isinstance(token, int) and 0 <= token < self.shape.vocab_size for token in ids):
+            raise UsageError(f"the prompt has token ids outside the vocabulary of {self.shape.vocab_size}")
         return ids
 
 

@@ -1,6 +1,9 @@
 """The next stage of a session's lane, as this stage sees it."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 
 import grpc.aio
 
@@ -20,9 +23,13 @@ MAX_CHANNELS = 256
 class Downstream:
     """A stream of frames to the next stage. `send` in order; `watch` returns only by raising what ended the stream."""
 
-    def __init__(self, address: Address, channel: grpc.aio.Channel, session_id: bytes) -> None:
+    def __init__(
+        self, address: Address, channel: grpc.aio.Channel, session_id: bytes, leave: Callable[[], None] = lambda: None
+    ) -> None:
+        """`leave` is called once it is closed, and needs the channel no more."""
         self._address = address
         self._session_id = session_id
+        self._leave = leave
         self._call = stage_stub(channel).StreamFrames()
         self._opened = False
         self._sending_since: float | None = None
@@ -55,8 +62,9 @@ class Downstream:
         raise PeerLost(f"the stage at {self._address} ended the session")
 
     def close(self) -> None:
-        """The next stage closes its session when it notices."""
+        """The next stage closes its session when it notices. Once."""
         self._call.cancel()
+        self._leave()
 
     def _named(self, error: DsdError) -> DsdError:
         where = f"the stage at {self._address}"
@@ -69,14 +77,27 @@ class Channels:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._channels: dict[tuple[Address, PeerId], grpc.aio.Channel] = {}
+        self._sessions = Counter[tuple[Address, PeerId]]()
 
-    def to(self, address: Address, peer: PeerId) -> grpc.aio.Channel:
-        """Raises OutOfCapacity: clients choose where their sessions go, and could choose without end."""
-        if (address, peer) not in self._channels:
-            if len(self._channels) >= MAX_CHANNELS:
-                raise OutOfCapacity(f"the node has channels to {MAX_CHANNELS} stages already; choose another node")
-            self._channels[address, peer] = self._transport.channel(address, peer)
-        return self._channels[address, peer]
+    async def downstream(self, address: Address, peer: PeerId, session_id: bytes) -> Downstream:
+        """Close it. Raises OutOfCapacity: clients choose where their sessions go, and could choose without end."""
+        there = address, peer
+        unused = self._take_unused() if there not in self._channels and len(self._channels) >= MAX_CHANNELS else None
+        if there not in self._channels:
+            self._channels[there] = self._transport.channel(address, peer)
+        self._sessions[there] += 1
+        downstream = Downstream(address, self._channels[there], session_id, partial(self._sessions.subtract, [there]))
+        if unused is not None:
+            await unused.close()
+        return downstream
+
+    def _take_unused(self) -> grpc.aio.Channel:
+        """The one that was made first, of those that no session uses."""
+        for there in self._channels:
+            if not self._sessions[there]:
+                del self._sessions[there]
+                return self._channels.pop(there)
+        raise OutOfCapacity(f"the node's sessions go on to {MAX_CHANNELS} stages already; choose another node")
 
     async def close(self) -> None:
         for channel in self._channels.values():

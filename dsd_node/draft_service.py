@@ -12,7 +12,7 @@ from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.drafting.belief import Sharpness
 from dsd_core.decoding.drafting.contexts import Drafter
 from dsd_core.decoding.drafting.guessers import Seconded, Stepwise
-from dsd_core.errors import PromptTooLong, ProtocolError, TimedOut
+from dsd_core.errors import ProtocolError, Refused, TimedOut
 from dsd_core.model.drafter import ModelDrafter
 from dsd_core.model.source import ModelSource
 from dsd_core.model.tokenizer import load_tokenizer, vocabulary_hash
@@ -107,7 +107,7 @@ class DraftService(drafter_pb2_grpc.DraftServiceServicer):
         rule = rule_from_wire(request.sampling)
         capacity, most = request.capacity, self._source.max_positions + MAX_BRANCHES
         if not 0 < capacity <= most:
-            raise PromptTooLong(f"the drafter has room for 1 to {most} tokens, not {capacity}; ask for fewer")
+            raise Refused(f"the drafter has room for 1 to {most} tokens, not {capacity}; ask for fewer")
         session_id = secrets.token_bytes(SESSION_ID_BYTES)
         self._quotas.open_session(session_id, owner, self._engine.span.kv_bytes(capacity))
         try:

@@ -3,14 +3,12 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-import grpc.aio
-
 from dsd_core.decoding.choice.target import ChoiceRule
-from dsd_core.errors import DsdError, PromptTooLong, ProtocolError, Refused, TimedOut, UsageError
+from dsd_core.errors import DsdError, ProtocolError, Refused, TimedOut, UsageError
 from dsd_core.membership.record import State
 from dsd_core.model import tensors
 from dsd_core.model.kv import KvStore
@@ -95,15 +93,15 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
             session_id = session_id_from_wire(request.session_id)
             rule = self._rule(request)
             upstream = _peer(request.upstream_peer) if request.upstream_peer else owner
-            channel = self._downstream_channel(request)
+            next_stage = _next_stage(request)
             self._check_room(session_id, request.capacity)
-            kv = await self._reserve(session_id, owner, request.capacity)
+            kv, downstream = await self._reserve(session_id, owner, request.capacity, next_stage)
             self._sessions[session_id] = ServedSession(
                 self._engine,
                 kv,
                 owner=owner,
                 upstream=upstream,
-                downstream=Downstream(Address.parse(request.downstream), channel, session_id) if channel else None,
+                downstream=downstream,
                 rule=rule,
                 metrics=self._metrics,
                 idle_seconds=min(request.idle_seconds or MAX_IDLE_SECONDS, MAX_IDLE_SECONDS),
@@ -190,19 +188,19 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
             raise ProtocolError("a session names a downstream stage, or, where the model ends, how tokens are chosen")
         return rule_from_wire(request.sampling) if ends else None
 
-    def _downstream_channel(self, request: stage_pb2.OpenSessionRequest) -> grpc.aio.Channel | None:
-        if not request.downstream:
-            return None
-        return self._channels.to(Address.parse(request.downstream), _peer(request.downstream_peer))
-
-    async def _reserve(self, session_id: bytes, owner: PeerId, capacity: int) -> KvStore:
-        """The quota first: a peer that may not have the memory costs no work."""
+    async def _reserve(
+        self, session_id: bytes, owner: PeerId, capacity: int, next_stage: tuple[Address, PeerId] | None
+    ) -> tuple[KvStore, Downstream | None]:
+        """The quota first: a peer that may not have the memory costs no work, and nobody is dialled for it."""
         self._quotas.open_session(session_id, owner, self._engine.span.kv_bytes(capacity))
-        try:
-            return await self._engine.reserve(capacity)
-        except BaseException:
-            self._quotas.close_session(session_id)
-            raise
+        with ExitStack() as undo:
+            undo.callback(self._quotas.close_session, session_id)
+            downstream = await self._channels.downstream(*next_stage, session_id) if next_stage else None
+            if downstream is not None:
+                undo.callback(downstream.close)
+            kv = await self._engine.reserve(capacity)
+            undo.pop_all()
+        return kv, downstream
 
     def _check_room(self, session_id: bytes, capacity: int) -> None:
         if self._draining:
@@ -210,7 +208,7 @@ class StageService(stage_pb2_grpc.StageServiceServicer):
         if session_id in self._quotas:
             raise Refused("there is a session of this id; draw another")
         if not 0 < capacity <= self._source.max_positions:
-            raise PromptTooLong(f"the model serves 1 to {self._source.max_positions} positions, not {capacity}; ask for fewer")
+            raise Refused(f"the model serves 1 to {self._source.max_positions} positions, not {capacity}; ask for fewer")
 
     async def _session(
         self,
@@ -263,6 +261,17 @@ async def _first(requests: AsyncIterator[stage_pb2.StreamFramesRequest]) -> stag
             return await anext(requests, stage_pb2.StreamFramesRequest())
     except TimeoutError:
         raise TimedOut(f"the stream has named no session for {MAX_IDLE_SECONDS} seconds; open a new one") from None
+
+
+def _next_stage(request: stage_pb2.OpenSessionRequest) -> tuple[Address, PeerId] | None:
+    """Raises ProtocolError for what is no address, or nobody's key."""
+    if not request.downstream:
+        return None
+    peer = _peer(request.downstream_peer)
+    try:
+        return Address.parse(request.downstream), peer
+    except UsageError as error:
+        raise ProtocolError(str(error)) from None
 
 
 def _peer(public_key: bytes) -> PeerId:

@@ -27,7 +27,7 @@ async def status(join: Sequence[str], model: str | None, data_dir: Path, *, inse
     seeds = Seeds.parse(join) if join else Seeds.of(last.read())
     swarm = Swarm(seeds, transport(data_dir, insecure_loopback=insecure_loopback, secret=seeds.secret), last)
     try:
-        found = await survey(swarm, source.manifest_hash)
+        found = await survey(swarm, source.shape)
     finally:
         await swarm.close()
     if as_json:

@@ -74,7 +74,7 @@ def _kept_routes(gateway: Gateway) -> APIRouter:
     """For those who have the key, if there is one."""
     routes = APIRouter()
     model = Model(
-        id=gateway.model, object="model", created=0, owned_by="dsd", max_model_len=gateway.client.target.max_positions
+        id=gateway.model, object="model", created=0, owned_by="dsd", max_model_len=gateway.client.target.shape.max_positions
     )
 
     @routes.get("/v1/models")

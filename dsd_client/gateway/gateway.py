@@ -111,7 +111,7 @@ class Gateway:
 
     def _room(self, prompt: int) -> int:
         """What an answer may take where the request does not say: never more than the model has positions for."""
-        room = self.client.target.max_positions - prompt
+        room = self.client.target.shape.max_positions - prompt
         if room < 1:
             raise PromptTooLong(f"the prompt has {prompt} tokens and leaves no room for an answer; shorten it")
         return min(self.config.max_new_tokens, room)

@@ -84,9 +84,11 @@ class Lanes:
         if any(lane.is_warm(self._tree) for lane in staying):
             closing += [lane for lane in self._lanes.values() if lane.leaves]
         there = len(staying) + self._opening
-        opening = range(there, max(there, self._wanted))
-        self._opening += len(opening)
-        return [*self._close(closing), *(OpenLane(replica=0 < place < self._serving) for place in opening)]
+        places = range(there, max(there, self._wanted))
+        self._opening += len(places)
+        # Where none stays, the first takes what there is, be it of those that leave.
+        opening = [OpenLane(replica=place < self._serving and (place > there or bool(staying))) for place in places]
+        return [*self._close(closing), *opening]
 
     def _close(self, lanes: Sequence[Lane]) -> list[Action]:
         for lane in lanes:

@@ -16,6 +16,7 @@ from dsd_core.errors import InvalidWeights, ModelNotFound, UnsupportedModel
 from dsd_core.model import families
 from dsd_core.model.nearest import advice, directories_beside
 from dsd_core.model.repository import Directory, Repository, one_line
+from dsd_core.model.shape import ModelShape
 from dsd_core.model.weight_file import TensorShape
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ class ModelSource:
     repository: Repository = field(repr=False)
     manifest_hash: str
     """Hex SHA-256 over config and tensors, equal for the same model on any machine."""
+
+    @property
+    def shape(self) -> ModelShape:
+        return ModelShape(self.manifest_hash, self.num_layers, self.hidden_size, self.vocab_size, self.max_positions)
 
     @property
     def num_layers(self) -> int:

@@ -6,7 +6,7 @@ import grpc
 import grpc.aio
 
 from dsd_core import errors
-from dsd_core.errors import DsdError, NoPeers, OutOfCapacity, PeerLost, ProtocolError, Refused, TimedOut
+from dsd_core.errors import DsdError, Fault, NoPeers, OutOfCapacity, PeerLost, ProtocolError, Refused, TimedOut
 
 ERROR_KEY = "dsd-error"
 RETRY_KEY = "dsd-retry-after"
@@ -17,7 +17,6 @@ LONGEST_RETRY_SECONDS = 600.0
 _CODES: dict[type[DsdError], grpc.StatusCode] = {
     OutOfCapacity: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.PromptTooLong: grpc.StatusCode.OUT_OF_RANGE,
     PeerLost: grpc.StatusCode.UNAVAILABLE,
     NoPeers: grpc.StatusCode.UNAVAILABLE,
     TimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -39,12 +38,13 @@ async def abort(context: "grpc.aio.ServicerContext[object, object]", error: DsdE
 
 
 def error_of(failure: grpc.aio.AioRpcError, peer: str) -> DsdError:
-    """The error behind a failed call to `peer`, ours where the peer named one."""
+    """The error behind a failed call to `peer`, ours where the peer named one. That we are to blame is not for it to say: what
+    it refuses, another may do."""
     said = dict(failure.trailing_metadata() or ())
     kind = _CLASSES.get(str(said.get(ERROR_KEY)))
     if kind is None:
         return _transport_error(failure, peer)
-    error = kind(failure.details() or "the peer gave no reason")
+    error = (kind if kind.fault >= Fault.PEER else Refused)(failure.details() or "the peer gave no reason")
     if isinstance(error, OutOfCapacity):
         error.retry_after = _seconds(said.get(RETRY_KEY))
     return error

@@ -15,6 +15,7 @@ from dsd_client.auditing import Auditor
 from dsd_core.decoding.frames import Candidate, Verdict
 from dsd_core.decoding.ids import TokenId
 from dsd_core.errors import NotCovered, Refused, UsageError
+from dsd_core.model.shape import ModelShape
 from dsd_core.network.identity import PeerId
 from dsd_core.network.struck_peers import StruckPeers
 from tests.conftest import CALLER, LAYERS, InProcessNode, InProcessSwarm, TinyModel
@@ -64,14 +65,14 @@ async def answer_at(client: Client, node: InProcessNode, nodes: Sequence[InProce
     assert swarm is not None
     choose = swarm.chain
 
-    async def choose_that(manifest_hash: str, wishes: Any = None) -> Any:
+    async def choose_that(model: ModelShape, wishes: Any = None) -> Any:
         from dsd_client.chain_choice import Wishes
         from dsd_core.network.address import Address
 
         avoided = frozenset(map(Address.parse, others))
         if wishes is None or not wishes.serving:
             wishes = Wishes(serving=avoided)
-        return await choose(manifest_hash, wishes)
+        return await choose(model, wishes)
 
     swarm.chain = choose_that  # type: ignore[method-assign]
     try:

@@ -133,7 +133,7 @@ async def test_a_session_is_closed_though_the_connection_breaks_that_is_asked(
 
     async with Link(Address.parse(node.address)) as link:
         swarm = Swarm(Seeds.parse([str(link.address)]), Secure.kept_in(None))
-        lane = await LaneSource(swarm, target.source.manifest_hash, ChoiceRule(SamplingParams()), 16).open()
+        lane = await LaneSource(swarm, target.source.shape, ChoiceRule(SamplingParams()), 16).open()
         assert node.sessions == 1
         link.black_hole(Way.THERE)
         asyncio.get_running_loop().call_later(0.1, break_and_resume)
@@ -177,13 +177,13 @@ async def test_who_has_answered_before_is_asked_again_if_its_connection_breaks(
     monkeypatch.setattr(service, "versions_from_wire", versions_once_it_broke)
     async with Link(Address.parse(node.address)) as link:
         swarm = Swarm(Seeds.parse([str(link.address)]), Secure.kept_in(None))
-        (stage,) = await swarm.chain(target.source.manifest_hash)
+        (stage,) = await swarm.chain(target.source.shape)
         swarm.choose_anew()
         breaks = 1
-        assert [again.peer for again in await swarm.chain(target.source.manifest_hash)] == [stage.peer]
+        assert [again.peer for again in await swarm.chain(target.source.shape)] == [stage.peer]
         assert not breaks
         link.cut()
         swarm.choose_anew()
         with pytest.raises(NoPeers):
-            await swarm.chain(target.source.manifest_hash)
+            await swarm.chain(target.source.shape)
         await swarm.close()

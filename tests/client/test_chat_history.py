@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from dsd_client.chat_history import ChatHistory
 from dsd_client.target_model import TargetModel
 from dsd_core.decoding.choice.sampling import SamplingParams
+from dsd_core.model.shape import ModelShape
 from tests.conftest import build_tokenizer
 
 END = 0
@@ -23,7 +24,11 @@ def target(request: pytest.FixtureRequest) -> TargetModel:
     tokenizer = build_tokenizer()
     if request.param == "template":
         tokenizer.chat_template = TEMPLATE
-    return TargetModel("tiny", "", len(tokenizer), tokenizer, frozenset({END}), SamplingParams(), 512)  # type: ignore[arg-type]
+    return TargetModel("tiny", shape(tokenizer), tokenizer, frozenset({END}), SamplingParams())  # type: ignore[arg-type]
+
+
+def shape(tokenizer: Any) -> ModelShape:
+    return ModelShape("", num_layers=4, hidden_size=32, vocab_size=len(tokenizer), max_positions=512)
 
 
 def tokens(target: TargetModel, text: str) -> list[int]:
@@ -70,7 +75,7 @@ def test_a_stop_text_is_not_said_twice(joined: bool) -> None:
     tokenizer = build_tokenizer()
     if joined:
         tokenizer.add_tokens([".\nUser"])
-    target = TargetModel("tiny", "", len(tokenizer), tokenizer, frozenset({END}), SamplingParams(), 512)  # type: ignore[arg-type]
+    target = TargetModel("tiny", shape(tokenizer), tokenizer, frozenset({END}), SamplingParams())  # type: ignore[arg-type]
     history = ChatHistory(target)
     assert history.stop == ("\nUser:",)
     first = history.prompt("hello")
@@ -85,7 +90,7 @@ def test_a_stop_text_is_not_said_twice(joined: bool) -> None:
 def test_with_a_template_no_text_is_a_stop_text() -> None:
     tokenizer = build_tokenizer()
     tokenizer.chat_template = TEMPLATE
-    target = TargetModel("tiny", "", len(tokenizer), tokenizer, frozenset(), SamplingParams(), 512)
+    target = TargetModel("tiny", shape(tokenizer), tokenizer, frozenset(), SamplingParams())
     assert ChatHistory(target).stop == ()
 
 
@@ -93,7 +98,7 @@ def test_a_template_that_rewrites_what_was_said() -> None:
     """Such as one that trims answers: then the prompt is what the template says, whatever was held before."""
     tokenizer = build_tokenizer()
     tokenizer.chat_template = TEMPLATE.replace("m['content']", "m['content'] | trim")
-    target = TargetModel("tiny", "", len(tokenizer), tokenizer, frozenset({END}), SamplingParams(), 512)  # type: ignore[arg-type]
+    target = TargetModel("tiny", shape(tokenizer), tokenizer, frozenset({END}), SamplingParams())  # type: ignore[arg-type]
     history = ChatHistory(target)
     history.prompt("hello")
     history.answered("  hi", tokens(target, "  hi"))

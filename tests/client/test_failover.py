@@ -1,14 +1,16 @@
 """Stages that die, freeze or are shut down in the middle of an answer: the text is that of an undisturbed one."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from dsd_client import Client, Result
+from dsd_client import Client, Result, conversation
 from dsd_client.answer import AnswerStream
+from dsd_client.lane_source import LaneSource
 from dsd_core.errors import NoPeers, OutOfCapacity, Refused
 from tests.conftest import LAYERS, InProcessNode, InProcessSwarm, TinyModel, eventually
 
@@ -205,3 +207,55 @@ async def test_as_many_lanes_as_there_are(replicas: InProcessSwarm, target: Tiny
         assert result.stats.lanes == had
         assert result.stats.reroutes == 0
     await replicas.is_free()
+
+
+async def test_the_only_lane_of_several_that_were_asked_for_is_replaced_as_if_one_had_been(
+    new_swarm: InProcessSwarm, target: TinyModel
+) -> None:
+    """By a chain that shares a stage with it: a second lane would be of no use so, a replacement is."""
+    for layers in (range(2), range(2), range(2, LAYERS)):
+        await new_swarm.start(target, layers)
+    drained: list[asyncio.Task[None]] = []
+    async with Client(new_swarm.addresses, str(target), "none", timeout=10) as client:
+
+        async def drain(answers: AnswerStream) -> None:
+            drained.append(asyncio.create_task(serving(new_swarm, answers._conversation.route)[0].service.drain()))
+
+        async def all_gone(_: AnswerStream) -> None:
+            await eventually(drained[0].done)
+
+        async def disturb(answers: AnswerStream) -> None:
+            await (all_gone if drained else drain)(answers)
+
+        result = await disturbed(client, disturb, at_chunks=(8, 60), speculation="off", lanes=2)
+        target.greedy(PROMPT, TOKENS).assert_same(result.token_ids)
+        assert result.stats.reroutes == 1
+    await new_swarm.is_free()
+
+
+async def test_lanes_that_are_not_to_be_had_are_looked_for_while_there_is_an_answer(
+    new_swarm: InProcessSwarm, target: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(conversation, "LONGEST_RETRY_SECONDS", 0.02)
+    looks = Counter[str]()
+    open_lane = LaneSource.open
+
+    async def look(source: LaneSource, *others: Any, **wishes: Any) -> Any:
+        looks[when] += 1
+        return await open_lane(source, *others, **wishes)
+
+    monkeypatch.setattr(LaneSource, "open", look)
+    await new_swarm.start(target, range(LAYERS))
+    async with Client(new_swarm.addresses, str(target), "none", timeout=10) as client:
+        when = "opening"
+        async with client.conversation(positions=300, speculation="off", lanes=8) as answers:
+            for when in ("first answer", "second answer"):
+                looks.clear()
+                async for _ in answers.ask(PROMPT, max_new_tokens=TOKENS):
+                    await asyncio.sleep(0.002)
+                target.greedy(PROMPT, TOKENS).assert_same(answers.result.token_ids)
+                assert looks[when] > 2
+                when = "pause"
+                await asyncio.sleep(0.3)
+                assert looks["pause"] <= 1

@@ -386,6 +386,21 @@ async def test_a_description_that_cannot_be(target: TinyModel, liar: tuple[Liar,
 
 
 @pytest.mark.parametrize(
+    "changes", [{"num_layers": 1000}, {"hidden_size": 33}, {"vocab_size": 2**32 - 1}, {"max_positions": 1}]
+)
+async def test_a_description_that_is_not_the_models(
+    one_stage: InProcessSwarm, target: TinyModel, liar: tuple[Liar, str], changes: dict[str, int]
+) -> None:
+    """Nothing that it says of the model is believed, and whoever is honest is found beside it."""
+    lies, address = liar
+    lies.changes = changes
+    assert type(await opening([address], target)) is ProtocolError
+    async with Client([address, *one_stage.addresses], str(target), "none") as client:
+        result = await client.generate([5, 6, 7], max_new_tokens=4)
+    target.greedy([5, 6, 7], 4).assert_same(result.token_ids)
+
+
+@pytest.mark.parametrize(
     ("said", "complaint"),
     [
         ({"nodes": [99], "choices": [5], "margins": [1.0]}, "never sent"),

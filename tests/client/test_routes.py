@@ -61,7 +61,7 @@ async def test_a_chain_is_good_for_a_moment_unless_it_is_doubted(target: TinyMod
         await new_swarm.start(target, range(4))
     banned = BannedPeers(None)
     peers = Swarm(Seeds.parse(new_swarm.addresses), CALLER, banned=banned)
-    model = target.source.manifest_hash
+    model = target.source.shape
     chosen = await peers.chain(model)
     assert await peers.chain(model) is chosen
     assert await peers.chain(model, Wishes(failed=frozenset({chosen[0].address}))) != chosen

@@ -635,6 +635,16 @@ class Eager(Lookahead):
         return (Verify(view.lanes[0].id, unsent),) if unsent or not view.tip_sent else ()
 
 
+def test_whoever_served_alone_is_replaced_by_any_chain_whatever_is_looked_for_beside_it() -> None:
+    session = on_a_lane(Session(Plain(), SessionConfig(200, round_seconds=10, lanes=3)))
+    replicas = [action for action in session.step(Ask(PROMPT, 100), 0.0) if isinstance(action, OpenLane)]
+    assert replicas == [OpenLane(replica=True)] * 2
+    assert session.step(LaneLost(1), 0.1) == [OpenLane(replica=False)]
+    session.step(LaneOpened(2), 0.2)
+    session.step(LaneOpened(3), 0.2)
+    assert session.step(LaneLost(2), 0.3)[0] == OpenLane(replica=True)
+
+
 def test_a_lane_that_says_nothing_or_repeats_itself_is_overdue_all_the_same() -> None:
     session = on_a_lane(plain())
     session.step(Ask(PROMPT, 5), 0.0)

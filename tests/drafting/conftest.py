@@ -1,5 +1,6 @@
 """Drafter peers behind real sockets: honest ones, and ones that do as they are told."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -55,10 +56,14 @@ class Scripted(drafter_pb2_grpc.DraftServiceServicer):
     def __init__(self, vocabulary: str, answer: Answer) -> None:
         self.vocabulary = vocabulary
         self.answer = answer
+        self.stalls_at = ""
+        """"describing" or "opening"."""
         self.opened: list[drafter_pb2.OpenDrafts] = []
         self.asked: list[drafter_pb2.DraftContexts] = []
 
     async def DescribeDrafter(self, request: Any, context: Any) -> drafter_pb2.DescribeDrafterResponse:
+        if self.stalls_at == "describing":
+            await asyncio.Event().wait()
         return drafter_pb2.DescribeDrafterResponse(
             protocol_version=VERSIONS.newest, vocabulary_hash=bytes.fromhex(self.vocabulary), max_positions=512
         )
@@ -67,6 +72,8 @@ class Scripted(drafter_pb2_grpc.DraftServiceServicer):
         async for request in request_iterator:
             if request.HasField("open"):
                 self.opened.append(request.open)
+                if self.stalls_at == "opening":
+                    await asyncio.Event().wait()
                 yield drafter_pb2.StreamDraftsResponse()
                 continue
             self.asked.append(request.contexts)

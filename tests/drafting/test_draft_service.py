@@ -13,7 +13,7 @@ from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.drafting.guessers import Seconded, Stepwise
 from dsd_core.decoding.ids import TokenId
-from dsd_core.errors import DsdError, OutOfCapacity, PromptTooLong, ProtocolError, Refused, TimedOut
+from dsd_core.errors import DsdError, OutOfCapacity, ProtocolError, Refused, TimedOut
 from dsd_core.model.drafter import ModelDrafter
 from dsd_core.model.span import Span
 from dsd_core.network.status import error_of
@@ -112,8 +112,8 @@ async def test_it_says_what_it_drafts_for(start_drafter: Start, drafter: TinyMod
     ("error", "opening"),
     [
         (ProtocolError, {"contexts": a_question(1)}),
-        (PromptTooLong, {"open": OpenDrafts(capacity=0, sampling=rule_to_wire(RULE))}),
-        (PromptTooLong, {"open": OpenDrafts(capacity=2**32 - 1, sampling=rule_to_wire(RULE))}),
+        (Refused, {"open": OpenDrafts(capacity=0, sampling=rule_to_wire(RULE))}),
+        (Refused, {"open": OpenDrafts(capacity=2**32 - 1, sampling=rule_to_wire(RULE))}),
         (ProtocolError, {"open": OpenDrafts(capacity=9)}),
     ],
     ids=["a question", "nothing", "too much", "no rule"],

@@ -1,13 +1,18 @@
 """Answers drafted by a peer: the same text as ever, whatever the peer does."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from dsd_client import Client, SamplingParams
 from dsd_client import remote_drafter as module
+from dsd_client.drafting import NgramSource
+from dsd_client.remote_drafter import DrafterPeer, SwarmSource
+from dsd_core.model.compute_thread import ComputeThread
+from dsd_core.model.tokenizer import vocabulary_hash
+from dsd_core.network.address import Address
 from dsd_core.wire.v1.drafter_pb2 import DraftContexts, StreamDraftsResponse
 from dsd_node.quotas import Limits
 from tests.client.conftest import PROMPT
@@ -154,12 +159,80 @@ async def test_a_peer_that_is_full_is_passed_over(
     assert alone.stats.drafter.startswith("ngram: you may hold")
 
 
+@pytest.mark.parametrize("where", ["describing", "opening"])
+async def test_a_streaming_answer_does_not_wait_for_a_peer_to_be_found(
+    script: Script,
+    two_stages: InProcessSwarm,
+    target: TinyModel,
+    reference: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+) -> None:
+    monkeypatch.setattr(module, "OPEN_SECONDS", 600.0)
+    monkeypatch.setattr(module, "SEARCH_SECONDS", 600.0)
+    node = await script(lambda _: None)
+    node.service.stalls_at = where
+    async with asyncio.timeout(60):
+        result = await answer(two_stages, target, node, speculation="streaming", lookahead=None)
+    reference.assert_same(result.token_ids)
+    assert result.stats.drafter == "ngram: a peer that drafts is being looked for"
+
+
+async def test_peers_that_stall_are_waited_for_together(
+    script: Script, two_stages: InProcessSwarm, target: TinyModel, reference: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SEARCH_SECONDS", 0.5)
+    nodes = [await script(lambda _: None) for _ in range(3)]
+    for node in nodes:
+        node.service.stalls_at = "opening"
+    result = await answer(two_stages, target, *nodes)
+    reference.assert_same(result.token_ids)
+    assert result.stats.drafter == "ngram: no peer of the swarm began to draft in 0.5 s"
+    assert result.stats.drafted > 0
+    assert sum(len(node.service.opened) for node in nodes) == 1
+
+
+async def test_a_peer_that_answers_is_not_kept_waiting_by_one_that_does_not(
+    script: Script, start_drafter: Start, two_stages: InProcessSwarm, target: TinyModel, drafter: TinyModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(module, "OPEN_SECONDS", 600.0)
+    frozen, honest = await script(lambda _: None), await start_drafter(drafter)
+    frozen.service.stalls_at = "describing"
+    async with asyncio.timeout(60):
+        result = await answer(two_stages, target, frozen, honest)
+    assert result.stats.drafter == f"the drafter at {honest.address}"
+
+
 async def test_a_peer_that_failed_comes_last_next_time(
     script: Script, start_drafter: Start, two_stages: InProcessSwarm, target: TinyModel, drafter: TinyModel
 ) -> None:
     liar, honest = await script(lambda asked: said(asked, 320)), await start_drafter(drafter)
-    join = [*two_stages.addresses, liar.address, honest.address]
-    async with Client(join, str(target), "swarm") as client:
+    vocabulary = vocabulary_hash(target.tokenizer)
+
+    async def find() -> AsyncGenerator[DrafterPeer, None]:
+        for node in (liar, honest):
+            yield DrafterPeer(Address.parse(node.address), node.dial(), vocabulary)
+
+    thread = ComputeThread("ngram")
+    drafters = SwarmSource(find, NgramSource(thread), target.source.vocab_size)
+    async with Client(two_stages.addresses, str(target), drafters) as client:
         names = [(await client.generate(PROMPT, max_new_tokens=8, **BLOCKING)).stats.drafter for _ in range(3)]
+    thread.close()
     assert "token 320" in names[0]
     assert names[1:] == [f"the drafter at {honest.address}"] * 2
+
+
+async def test_a_peer_is_not_blamed_for_an_answer_that_was_left(
+    script: Script, two_stages: InProcessSwarm, target: TinyModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow = await script(lambda _: asyncio.Event().wait())
+    async with Client([*two_stages.addresses, slow.address], str(target), "swarm") as client:
+        async with client.conversation(positions=200) as answers:
+            async for _ in answers.ask(client.target.tokens(PROMPT), max_new_tokens=NEW):
+                if slow.service.asked:
+                    break
+        drafters = client._drafter
+        assert isinstance(drafters, SwarmSource)
+        assert not drafters._failures
+    assert not [record for record in caplog.records if "drafter" in record.getMessage() and record.levelname == "WARNING"]

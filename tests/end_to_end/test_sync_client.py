@@ -61,7 +61,7 @@ def test_the_blocking_sdk(nodes: LocalSwarm, target: TinyModel, drafter: TinyMod
                 for chunk in answers.ask(prompt, max_new_tokens=10):
                     pass
                 said["again"] = answers.result.token_ids
-            said["vocabulary"] = client.target.vocab_size
+            said["vocabulary"] = client.target.shape.vocab_size
         print(json.dumps(said))
     """
     said = run(script, str(target), str(drafter), *nodes.addresses)

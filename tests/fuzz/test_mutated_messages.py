@@ -142,7 +142,7 @@ STAGE_MESSAGES: dict[str, Message] = {
     "StreamFrames": stage_pb2.StreamFramesRequest(session_id=bytes(16), frame=frame_to_wire(FRAME, ComputeTime())),
     "StreamVerdicts": stage_pb2.StreamVerdictsRequest(session_id=bytes(range(16))),
 }
-OURS = {"OK", "Refused", "ProtocolError", "PromptTooLong", "OutOfCapacity", "UsageError"}
+OURS = {"OK", "Refused", "ProtocolError", "OutOfCapacity"}
 
 
 async def outcome(channel: grpc.aio.Channel, method: str, message: bytes) -> str:

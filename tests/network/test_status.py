@@ -12,7 +12,7 @@ import pytest_asyncio
 from click.testing import CliRunner
 
 from dsd_core import errors
-from dsd_core.errors import DsdError, NoPeers, OutOfCapacity, PeerLost, ProtocolError, Refused, TimedOut
+from dsd_core.errors import DsdError, Fault, NoPeers, OutOfCapacity, PeerLost, ProtocolError, Refused, TimedOut
 from dsd_core.network.address import Address
 from dsd_core.network.channels import MAX_MESSAGE_BYTES, SERVER_OPTIONS
 from dsd_core.network.status import LONGEST_RETRY_SECONDS, abort, error_of, unreachable
@@ -60,13 +60,21 @@ async def failure_of(address: Address, method: str = "Describe", request: object
     return error_of(caught.value, f"the peer at {address}")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.fault >= Fault.PEER])
 @pytest.mark.parametrize("message", MESSAGES, ids=["plain", "unicode", "percent", "long"])
 async def test_class_and_message_survive_a_call(server: tuple[Failing, Address], kind: type[DsdError], message: str) -> None:
     service, address = server
     service.error = kind(message)
     found = await failure_of(address)
     assert (type(found), str(found)) == (kind, message)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.fault < Fault.PEER])
+async def test_a_peer_cannot_lay_the_blame_on_us(server: tuple[Failing, Address], kind: type[DsdError]) -> None:
+    service, address = server
+    service.error = kind("your disk is full; make room")
+    found = await failure_of(address)
+    assert (type(found), str(found)) == (Refused, "your disk is full; make room")
 
 
 @pytest.mark.parametrize("seconds", [None, 0.0, 2.5, 60.0])

@@ -101,7 +101,7 @@ async def test_refusals_are_counted_by_their_reason(swarm: InProcessSwarm) -> No
     await refusal(node, capacity=10**6)
     await refusal(node, capacity=10**6)
     await refusal(node, session_id=b"short")
-    await eventually(lambda: failed_calls(node.metrics) == {"out_of_range": 2, "invalid_argument": 1})
+    await eventually(lambda: failed_calls(node.metrics) == {"failed_precondition": 2, "invalid_argument": 1})
 
 
 async def test_labels_name_nobody(swarm: InProcessSwarm) -> None:

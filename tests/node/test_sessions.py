@@ -7,14 +7,14 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from dsd_core.errors import DsdError, OutOfCapacity, PromptTooLong, ProtocolError, Refused, TimedOut, UsageError
+from dsd_core.errors import DsdError, OutOfCapacity, ProtocolError, Refused, TimedOut
 from dsd_core.model import kv
 from dsd_core.network.identity import Identity, public_bytes_of
 from dsd_core.network.status import error_of
 from dsd_core.network.stubs import stage_stub
 from dsd_core.wire import VERSIONS
 from dsd_core.wire.v1 import stage_pb2
-from dsd_node import served_session, service
+from dsd_node import downstream, served_session, service
 from tests.conftest import LAYERS, POSITIONS, InProcessNode, InProcessSwarm, TinyModel, dial, eventually
 from tests.node.conftest import RawSession, close_session, failure_of, open_raw, refusal
 
@@ -246,7 +246,7 @@ async def test_a_node_gives_back_what_frames_were_computed_in_once_no_session_is
 
 @pytest.mark.parametrize("capacity", [0, POSITIONS + 1, 2**32 - 1])
 async def test_a_capacity_beyond_the_models_positions(one_stage: InProcessSwarm, capacity: int) -> None:
-    assert type(await refusal(one_stage.nodes[0], capacity=capacity)) is PromptTooLong
+    assert type(await refusal(one_stage.nodes[0], capacity=capacity)) is Refused
     assert one_stage.sessions == 0
 
 
@@ -294,6 +294,33 @@ async def test_memory_that_is_not_there(one_stage: InProcessSwarm, monkeypatch: 
     await close_session(one_stage.nodes[0], bytes(16))
 
 
+async def test_next_stages_without_end(
+    new_swarm: InProcessSwarm, target: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only those that sessions go on to take room, and none that a session was refused for."""
+    monkeypatch.setattr(downstream, "MAX_CHANNELS", 2)
+    node = await new_swarm.start(target, range(2))
+
+    async def opening(port: int, **changes: Any) -> DsdError | None:
+        request = NOWHERE | {"downstream": f"127.0.0.1:{port}", "sampling": None, "session_id": port.to_bytes(16)} | changes
+        return await refusal(node, **request)
+
+    for port in (1, 2, 3):
+        assert type(await opening(port, capacity=10**6)) is Refused
+    for port in (1, 2, 3):
+        assert await opening(port) is None
+        await close_session(node, port.to_bytes(16))
+    assert await opening(1) is None
+    assert await opening(2) is None
+    assert type(await opening(3)) is OutOfCapacity
+    assert await opening(1, session_id=bytes(16)) is None
+    await close_session(node, (2).to_bytes(16))
+    assert await opening(3) is None
+    for session_id in (1, 3, 0):
+        await close_session(node, session_id.to_bytes(16))
+    await new_swarm.is_free()
+
+
 @pytest.mark.parametrize(
     ("stage", "request_", "kind"),
     [
@@ -307,7 +334,7 @@ async def test_memory_that_is_not_there(one_stage: InProcessSwarm, monkeypatch: 
         (0, {}, ProtocolError),
         (0, {"sampling": None}, ProtocolError),
         (0, {"downstream": "127.0.0.1:1"}, ProtocolError),
-        (0, NOWHERE | {"downstream": "nowhere", "sampling": None}, UsageError),
+        (0, NOWHERE | {"downstream": "nowhere", "sampling": None}, ProtocolError),
         (0, NOWHERE | {"downstream_peer": bytes(32), "sampling": None}, ProtocolError),
         (0, NOWHERE | {"downstream_peer": b"short", "sampling": None}, ProtocolError),
         (0, NOWHERE | {"upstream_peer": b"short", "sampling": None}, ProtocolError),

@@ -77,8 +77,8 @@ class ConversationOptions(TypedDict, total=False):
     speculation: str
     """"streaming", the default, "blocking" or "off"."""
     lookahead: int | None
-    """Of "blocking": drafts before each frame; of "streaming": the most tokens of a frame, save while it sends one at a time.
-    None, the default: as many as pay."""
+    """Of "blocking": drafts before each frame; of "streaming": the most tokens of a frame. None, the default: as many as
+    pay."""
     candidates: int
     """How many candidates for a position `streaming` drafts, up to 8; 4 is the default, and 1 makes no branches."""
     lanes: int | None

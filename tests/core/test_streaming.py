@@ -205,6 +205,20 @@ def test_one_frame_at_a_time_does_not_wait_for_a_drafter_that_has_stalled() -> N
     assert frames(session.step(Tick(), session.deadline))
 
 
+@pytest.mark.parametrize("guard", [Guard(), Guard(engaged=True)], ids=["streaming", "one frame at a time"])
+def test_no_frame_holds_more_than_it_may(guard: Guard) -> None:
+    sizes: list[int] = []
+
+    class Counting(World):
+        def _occupy(self, lane: LaneId, number: int, frame: Frame, time: ComputeTime) -> None:
+            sizes.append(len(frame.nodes))
+            super()._occupy(lane, number, frame, time)
+
+    cell, sure = Cell(1, 10, 0.2, 10, 0.2), Acceptance([0] * 400, [0.99] * 400, [0.99] * 400)
+    Counting(Streaming(lookahead=3, experience=Experience(guard=guard)), cell, sure).run(96)
+    assert max(sizes[1:]) == 3, "after the prompt"
+
+
 # -- speed -------------------------------------------------------------------------------------------------------------
 
 

@@ -65,7 +65,7 @@ class Experience:
 
 class Streaming(Lookahead):
     """`streaming`. Draft trees grow best-first by joint probability, `candidates` wide at most. A frame holds up to `lookahead`
-    nodes, save while one is sent at a time; None: as many as pay."""
+    nodes; None: as many as pay."""
 
     def __init__(
         self, candidates: int = CANDIDATES, lookahead: int | None = None, experience: "Experience | None" = None
@@ -82,7 +82,7 @@ class Streaming(Lookahead):
         """Something was measured since it was made."""
         self._guard = learnt.guard
         self._guard.pause()
-        self._fallback = Blocking(_BestLength(self._estimates))
+        self._fallback = Blocking(_BestLength(self._estimates, lookahead or MOST_NODES))
         self._falls_back = False
         self._paces: defaultdict[LaneId, Pace] = defaultdict(Pace)
         self._prospects: Prospects | None = None
@@ -320,17 +320,18 @@ class _BestLength(DraftLength):
     """As far as pays for one frame at a time: a run ends where one more draft is not worth its time any more.
 
     A drafter's confidence tells runs apart that any one length takes for alike. Three times the best length is the most, and
-    less where its first candidates come true less often than it promises.
+    less where its first candidates come true less often than it promises. No frame has more than `frame_nodes`.
     """
 
-    def __init__(self, estimates: Estimates) -> None:
+    def __init__(self, estimates: Estimates, frame_nodes: int) -> None:
         self._estimates = estimates
+        self._longest = frame_nodes - 1
 
     def next(self) -> Stretch:
         if not self._estimates.drafting_known:
-            return Stretch(FIRST_DRAFTS)
+            return Stretch(min(FIRST_DRAFTS, self._longest))
         best = best_blocking(self._estimates.one_at_a_time())
         if not best.lookahead:
             return Stretch(0)
         most = max(1.0, MOST_OF_BEST * self._estimates.reliability.of_first_candidates())
-        return Stretch(round(most * best.lookahead), best.least)
+        return Stretch(min(round(most * best.lookahead), self._longest), best.least)

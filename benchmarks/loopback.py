@@ -21,12 +21,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks.reference import Reference
 from dsd_client.client import Client
-from dsd_client.lane_link import LaneLink
+from dsd_client.lane_link import LaneEvent, LaneLink
 from dsd_client.local_swarm import LocalSwarm, spans
 from dsd_client.swarm import Swarm
 from dsd_core import embedded
 from dsd_core.decoding.choice.sampling import SamplingParams
 from dsd_core.decoding.choice.target import ChoiceRule
+from dsd_core.decoding.events import VerdictsArrived
 from dsd_core.decoding.frames import Frame, FrameNode
 from dsd_core.decoding.ids import LaneId, NodeId, TokenId
 from dsd_core.model.source import ModelSource, resolve
@@ -85,14 +86,15 @@ async def _off(swarm: LocalSwarm, model: str, tokens: int) -> float:
 async def _transport(swarm: LocalSwarm, source: ModelSource, rounds: int = 300) -> Transport:
     peers = Swarm(Seeds.parse(swarm.joins), Secure.kept_in(None))
     link = await LaneLink(LaneId(1), await peers.chain(source.shape), ChoiceRule(SamplingParams()), rounds + 1).opened()
-    events: asyncio.Queue[object] = asyncio.Queue()
+    events: asyncio.Queue[LaneEvent] = asyncio.Queue()
     serving = asyncio.create_task(link.serve(events.put_nowait))
     times = []
     for number in range(1, rounds + 1):
         started = time.perf_counter()
         link.send(Frame((FrameNode(NodeId(number), NodeId(number - 1), TokenId(7)),), NodeId(number)))
-        await events.get()
-        times.append((time.perf_counter() - started - link.compute.total) / (len(link.route) + 1))
+        answered = await events.get()
+        assert isinstance(answered, VerdictsArrived)
+        times.append((time.perf_counter() - started - answered.time.total) / (len(link.route) + 1))
     serving.cancel()
     await asyncio.wait([serving])
     await link.close()

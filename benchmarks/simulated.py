@@ -26,19 +26,21 @@ async def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--acceptance", type=float, nargs="+", default=[0.5, 0.7, 0.85], metavar="P")
     parser.add_argument("--tokens", type=int, default=600, metavar="N")
+    parser.add_argument("--lanes", type=int, default=1, metavar="N", help="of streaming")
     given = parser.parse_args(arguments)
     table = Table("cell", "p", "off", "blocking (k)", "linear", "streaming")
     for name, cell in CELLS.items():
         for p in given.acceptance:
-            table.add_row(name, f"{p:g}", *_row(cell, p, given.tokens))
+            table.add_row(name, f"{p:g}", *_row(cell, p, given.tokens, given.lanes))
     Console(width=WIDTH).print(table)
 
 
-def _row(cell: Cell, p: float, tokens: int) -> list[str]:
+def _row(cell: Cell, p: float, tokens: int, lanes: int) -> list[str]:
     best, k = best_blocking(cell, acceptance(p))
-    return [f"{plain(cell):.1f}", f"{best:.1f} ({k})", *(_streamed(cell, p, tokens, candidates) for candidates in (1, 4))]
+    streamed = [_streamed(cell, p, tokens, lanes, candidates) for candidates in (1, 4)]
+    return [f"{plain(cell):.1f}", f"{best:.1f} ({k})", *streamed]
 
 
-def _streamed(cell: Cell, p: float, tokens: int, candidates: int) -> str:
-    run = World(Streaming(candidates), cell, acceptance(p)).run(tokens)
+def _streamed(cell: Cell, p: float, tokens: int, lanes: int, candidates: int) -> str:
+    run = World(Streaming(candidates), cell, acceptance(p), lanes=lanes).run(tokens)
     return f"{run.milliseconds:.1f} / {run.waste:.1f}"

@@ -26,7 +26,7 @@ IDLE_SECONDS = 1800
 DETAIL_SECONDS = 0.5
 CLOSE_SECONDS = 1.0
 OUTBOX_FRAMES = 4096
-"""The frames of the longest prompt; a stage that leaves more unread has stopped reading."""
+"""Beside those of a prompt. A stage that leaves more unread has stopped reading."""
 
 
 Frames = grpc.aio.StreamUnaryCall[stage_pb2.StreamFramesRequest, stage_pb2.StreamFramesResponse]
@@ -46,8 +46,6 @@ class LaneLink:
         self.route = tuple(map(str, self.addresses))
         self.bytes_sent = 0
         self.bytes_received = 0
-        self.compute = ComputeTime()
-        """Of the last frame that was answered."""
         self.refuted = ""
         """What its last stage has claimed though it cannot be."""
         self.begun = asyncio.Event()
@@ -61,7 +59,7 @@ class LaneLink:
         self._frames: Frames | None = None
         """Begun by the first frame: a stage that refuses need not hear of any. Or by `expect_frames`."""
         self._verdicts: Verdicts | None = None
-        self._outbox: asyncio.Queue[Frame] = asyncio.Queue(OUTBOX_FRAMES)
+        self._outbox: asyncio.Queue[Frame] = asyncio.Queue(capacity + OUTBOX_FRAMES)
 
     def expect_frames(self) -> Self:
         """Itself, about to be sent its first frame: the stream is made meanwhile."""
@@ -143,10 +141,9 @@ class LaneLink:
                     draining = True
                     deliver(LaneDraining(self.lane))
                 self.bytes_received += message.ByteSize()
-                self.compute = time_from_wire(message)
                 verdicts = self._believable(message)
                 self.answered.set()
-                deliver(VerdictsArrived(self.lane, verdicts, self.compute))
+                deliver(VerdictsArrived(self.lane, verdicts, time_from_wire(message)))
         except grpc.aio.AioRpcError as failure:
             raise await self._reason(error_of(failure, f"the stage at {self.route[-1]}")) from None
         raise await self._reason()

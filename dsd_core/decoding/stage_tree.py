@@ -114,10 +114,6 @@ class StageTree:
             node = self._nodes[node].parent
         return np.array(tokens[::-1], dtype=np.int64)
 
-    def position(self, node: NodeId) -> int:
-        """Depth of a node that is alive."""
-        return self._nodes[node].position
-
     def _keep_of(self, frame: Frame) -> NodeId:
         latest = max((frame.keep, *(node.id for node in frame.nodes[-1:])))
         node = self._nodes.get(frame.keep, self._nodes[self._keep])

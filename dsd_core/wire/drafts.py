@@ -86,9 +86,8 @@ def proposals_from_wire(
         raise ProtocolError(f"a drafter answers {len(message.runs)} contexts, not {contexts}, or with too many candidates")
     if not all(1 <= length <= steps for length in message.run_lengths):
         raise ProtocolError(f"a drafter's runs have 1 to {steps} tokens")
-    if sum(message.runs) != len(message.run_lengths):
-        raise ProtocolError("the columns of a drafter's answer differ in length")
-    if not sum(message.run_lengths) == len(message.tokens) == len(message.confidences):
+    tokens = sum(message.run_lengths)
+    if sum(message.runs) != len(message.run_lengths) or not tokens == len(message.tokens) == len(message.confidences):
         raise ProtocolError("the columns of a drafter's answer differ in length")
     _require_tokens(message.tokens, vocab_size)
     if not all(math.isfinite(confidence) and 0 < confidence <= 1 for confidence in message.confidences):

@@ -139,16 +139,18 @@ class Blocking(Lookahead):
     def moves(self, view: View) -> Sequence[Move]:
         if view.tip_sent:
             return ()
-        tip = view.tree.tip
-        proposal = self._proposal(view) if not view.drafting and not tip.expanded and not tip.children else ()
+        proposal = self._proposal(view)
         if view.is_prompt:  # also to a lane that came after the first fell silent, whatever the drafter is at
             return (Verify(view.lanes[0].id), *proposal)
-        if view.drafting:
-            return ()
+        if view.drafting or proposal:
+            return proposal
         # Streaming that has just fallen back may find more drafts than there is room for.
-        return proposal or (Verify(view.lanes[0].id, tuple(node.id for node in view.tree.drafts())[: view.room]),)
+        return (Verify(view.lanes[0].id, tuple(node.id for node in view.tree.drafts())[: view.room]),)
 
     def _proposal(self, view: View) -> tuple[Propose, ...]:
+        tip = view.tree.tip
+        if view.drafting or tip.expanded or tip.children:
+            return ()
         stretch = self._length.next()
         steps = min(stretch.steps, view.remaining - 1)
         return (Propose((view.tree.tip.id,), steps, least=stretch.least),) if steps > 0 else ()

@@ -260,7 +260,7 @@ class Client:
         config = SessionConfig(
             capacity=link.capacity,
             draft_slack=link.capacity - min(positions, self.target.shape.max_positions),
-            chunk=_chunk(link.stages[0].description.hidden_size, len(link.stages)),
+            chunk=_chunk(self.target.shape.hidden_size, len(link.stages)),
             round_seconds=self._timeout,
             lanes=options.get("lanes") or AUTO_LANES,
             standby=options.get("standby", 0),

@@ -30,24 +30,24 @@ def serving_statement(
 ) -> Statement:
     """Of a node that serves a span, which is a whole model where it drafts."""
     span = engine.span
-    holding = _holding(source, span.layers, span.dtype, span.hidden_size)
+    holding = _holding(source, span.layers, span.dtype)
     return Statement(addresses, role, state, holding, _capacity(engine, quotas))
 
 
 def joining_statement(role: Role, addresses: tuple[Address, ...], place: Place, layers: range) -> Statement:
     """Of a node that is about to load these layers."""
-    holding = _holding(place.source, layers, place.dtype, place.source.hidden_size)
+    holding = _holding(place.source, layers, place.dtype)
     return Statement(addresses, role, State.JOINING, holding, Capacity(0, 0))
 
 
-def _holding(source: ModelSource, layers: range, dtype: torch.dtype, hidden_size: int) -> Holding:
+def _holding(source: ModelSource, layers: range, dtype: torch.dtype) -> Holding:
     return Holding(
         model="".join(filter(str.isprintable, source.name))[:MAX_MODEL_CHARACTERS],
         manifest_hash=source.manifest_hash,
         dtype=tensors.wire_dtype(dtype).value,
         span=layers,
         num_layers=source.num_layers,
-        hidden_size=hidden_size,
+        hidden_size=source.hidden_size,
         vocab_size=source.vocab_size,
         max_positions=source.max_positions,
     )

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import grpc.aio
@@ -118,13 +119,15 @@ class SwarmDrafter:
 
     is_local = False
 
-    def __init__(self, opening: Awaitable[RemoteDrafter], instead: SessionDrafter, blame: Callable[[Address], None]) -> None:
-        """`opening` raises DsdError where there is no peer; `blame` is told who failed later."""
+    def __init__(
+        self, find: Callable[[], Awaitable[RemoteDrafter]], instead: SessionDrafter, blame: Callable[[Address], None]
+    ) -> None:
+        """`find` opens a session, or raises DsdError where there is no peer; `blame` is told who failed later."""
         self.name = f"{instead.name}: a peer that drafts is being looked for"
         self._instead = instead
         self._blame = blame
         self._remote: RemoteDrafter | None = None
-        self._opening = asyncio.create_task(self._open(opening))
+        self._opening = asyncio.create_task(self._open(find))
         self._asking = asyncio.Lock()
 
     async def propose(
@@ -149,9 +152,9 @@ class SwarmDrafter:
         self._leave()
         await self._instead.close()
 
-    async def _open(self, opening: Awaitable[RemoteDrafter]) -> None:
+    async def _open(self, find: Callable[[], Awaitable[RemoteDrafter]]) -> None:
         try:
-            self._remote = await opening
+            self._remote = await find()
             self.name = str(self._remote.peer)
         except DsdError as failure:
             self._give_up(failure)
@@ -180,7 +183,8 @@ class SwarmSource:
         self._failures = Counter[Address]()
 
     async def open(self, rule: ChoiceRule, capacity: int) -> SwarmDrafter:
-        return SwarmDrafter(self._opened(rule, capacity), await self._instead.open(rule, capacity), self._blame)
+        instead = await self._instead.open(rule, capacity)
+        return SwarmDrafter(partial(self._opened, rule, capacity), instead, self._blame)
 
     async def _opened(self, rule: ChoiceRule, capacity: int) -> RemoteDrafter:
         """A session at the first peer that takes it. Raises what the last one said."""

@@ -290,17 +290,16 @@ class Swarm:
 
     async def _channel_to(self, address: Address, peer: PeerId | None) -> tuple[PeerId, grpc.aio.Channel]:
         """To the peer that was named, or else to whoever was met at the address first."""
-        if address in self._channels and peer in (None, self._channels[address][0]):
-            return self._channels[address]
-        peer = peer or await self._meet(address)
-        await self._hang_up(address)  # Somebody else lived there.
-        self._channels[address] = peer, self._transport.channel(address, peer)
-        return self._channels[address]
-
-    async def _hang_up(self, address: Address) -> None:
-        if address in self._channels:
-            _, channel = self._channels.pop(address)
-            await channel.close()
+        if peer is None and address not in self._channels:
+            peer = await self._meet(address)  # and meanwhile another search may have
+        known = self._channels.get(address)
+        if known is not None and peer in (None, known[0]):
+            return known
+        assert peer is not None, "whoever was not named has been met"
+        ours = self._channels[address] = peer, self._transport.channel(address, peer)
+        if known is not None:
+            await known[1].close()  # somebody else lived there
+        return ours
 
     async def _meet(self, address: Address) -> PeerId:
         peer, is_new = await self._transport.meet(address)

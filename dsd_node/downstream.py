@@ -82,14 +82,12 @@ class Channels:
     async def downstream(self, address: Address, peer: PeerId, session_id: bytes) -> Downstream:
         """Close it. Raises OutOfCapacity: clients choose where their sessions go, and could choose without end."""
         there = address, peer
-        unused = self._take_unused() if there not in self._channels and len(self._channels) >= MAX_CHANNELS else None
+        while there not in self._channels and len(self._channels) >= MAX_CHANNELS:
+            await self._take_unused().close()
         if there not in self._channels:
             self._channels[there] = self._transport.channel(address, peer)
         self._sessions[there] += 1
-        downstream = Downstream(address, self._channels[there], session_id, partial(self._sessions.subtract, [there]))
-        if unused is not None:
-            await unused.close()
-        return downstream
+        return Downstream(address, self._channels[there], session_id, partial(self._sessions.subtract, [there]))
 
     def _take_unused(self) -> grpc.aio.Channel:
         """The one that was made first, of those that no session uses."""

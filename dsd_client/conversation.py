@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeVarTuple
 
 from dsd_client.alarm import Alarm
@@ -95,6 +96,8 @@ class Conversation:
         """One replica is looked for at a time, however many are wanted, and one other lane ..."""
         self._opening = asyncio.Lock()
         """... and one lane is opened at a time, so that it knows of the others."""
+        self._lane_lost = asyncio.Event()
+        """What could not be had beside it may be had instead of it, at once."""
         self._answering = asyncio.Event()
         """A question is being answered: what could not be had is looked for again."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -145,7 +148,6 @@ class Conversation:
         self.finish_reason = None
         self.heard.clear()
         self._alone_since = None
-        self._answering.set()
         self._act(Ask(tuple(TokenId(token) for token in prompt), max_new_tokens, end_tokens))
         asked = self._asked = object()
         self._committed.clear()
@@ -179,6 +181,10 @@ class Conversation:
         for action in self._step(event):
             self._perform(action)
         self._set_alarm()
+        if self.session.answering:
+            self._answering.set()
+        else:
+            self._answering.clear()
 
     def _set_alarm(self) -> None:
         due = (self._give_up_at() or self.session.deadline) if self.session.answering else None
@@ -199,7 +205,6 @@ class Conversation:
                 self._close(action.lane)
             case Finish():
                 self.finish_reason = action.reason
-                self._answering.clear()
                 self._news.set()
             case Emit():
                 self._committed += action.tokens
@@ -254,13 +259,18 @@ class Conversation:
             self._happened(LaneLost(link.lane))
 
     async def _open_lane(self, replica: bool) -> None:
-        if self._links or self._source.has_opened:
-            link = await self._another_lane(replica)
-        else:  # Those who never had a lane hear what the stages say.
-            link = await self._source.open_first(self._timeout)
-            self._links[link.lane] = link
+        link = await self._first_lane() or await self._another_lane(replica)
         self._follow(link)
         self._happened(LaneOpened(link.lane))
+
+    async def _first_lane(self) -> LaneLink | None:
+        """Those who never had a lane hear what the stages say. None where there was one."""
+        async with self._opening:
+            if self._links or self._source.has_opened:
+                return None
+            link = await self._source.open_first(self._timeout)
+            self._links[link.lane] = link
+            return link
 
     async def _another_lane(self, replica: bool) -> LaneLink:
         """As soon as there is one to be had."""
@@ -274,9 +284,16 @@ class Conversation:
                         raise
                     log.debug("no lane to be had: %s", error)
                     self._last_failure = error
-                await asyncio.sleep(pause)
+                pause = RETRY_SECONDS if await self._loses_a_lane(pause) else min(2 * pause, LONGEST_RETRY_SECONDS)
                 await self._answering.wait()
-                pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+
+    async def _loses_a_lane(self, seconds: float) -> bool:
+        """Whether one is lost before so many seconds have gone."""
+        self._lane_lost.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self._lane_lost.wait()
+        return False
 
     async def _found_lane(self, replica: bool) -> LaneLink:
         async with self._opening:
@@ -292,6 +309,7 @@ class Conversation:
         log.debug("the lane by %s failed: %s", " -> ".join(link.route), error)
         self._last_failure = error
         self._source.lost(link, error)
+        self._lane_lost.set()
         if link.refuted and self._auditor is not None:
             self._auditor.catch(link.stages[-1].peer, link.refuted)
         self._close(lane)

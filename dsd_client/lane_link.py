@@ -101,7 +101,8 @@ class LaneLink:
             for job in jobs:
                 job.cancel()
             await asyncio.gather(*jobs, return_exceptions=True)
-        raise ended.pop().exception() or PeerLost("the lane ended without a reason")
+        job = ended.pop()  # cancelled from within where the channel was closed
+        raise (None if job.cancelled() else job.exception()) or PeerLost("the lane ended without a reason")
 
     async def _write_frames(self) -> NoReturn:
         while True:

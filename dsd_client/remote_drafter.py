@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 OPEN_SECONDS = 2.0
 """How long a peer may take to say that it drafts, and how long to open a session."""
 SEARCH_SECONDS = 5.0
-"""How long a peer is looked for in all: drafts wait for that, and nothing else."""
+"""How long a peer is looked for in all. Drafts wait for that, and what waits for drafts: not streaming, unless it is to be
+inexact, for which a drafter is timed first."""
 ANSWER_SECONDS = 2.0
 """How long a request may take, and besides for each token that the peer has to read first."""
 READ_SECONDS = 0.01
@@ -108,9 +109,18 @@ class RemoteDrafter:
             raise error_of(failure, str(self.peer)) from None
         except asyncio.InvalidStateError:
             raise PeerLost(f"{self.peer} ended the session") from None
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            raise PeerLost(f"the connection to {self.peer} was given up") from None  # as gRPC says it
         if not isinstance(answer, drafter_pb2.StreamDraftsResponse):
             raise PeerLost(f"{self.peer} ended the session")
         return answer
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class SwarmDrafter:

@@ -165,10 +165,12 @@ def test_of_a_prompt_in_several_frames_the_last_ones_time_is_the_last_ones() -> 
     assert learnt.experience.estimates.measurements() == other.estimates.measurements()
 
 
-def test_what_streaming_had_asked_for_is_sent_as_far_as_there_is_room() -> None:
-    """It falls back while the drafter is at work on four candidates of the next tip, and two more positions are reserved."""
-    policy = Streaming(4)
-    session = Session(policy, SessionConfig(7))
+@pytest.mark.parametrize(("capacity", "lookahead"), [(7, None), (100, 3)])
+def test_what_streaming_had_asked_for_is_sent_as_far_as_there_is_room(capacity: int, lookahead: int | None) -> None:
+    """It falls back while the drafter is at work on four candidates of the next tip, and two more positions are reserved, or
+    a frame may hold two more."""
+    policy = Streaming(4, lookahead)
+    session = Session(policy, SessionConfig(capacity, draft_slack=capacity - 7))
     session.step(Ask((5, 6, 7), 4), 0.0)
     session.step(LaneOpened(0), 0.0)
     session.step(VerdictsArrived(0, (Verdict(3, 9, 1.0),), TIME), 0.1)

@@ -148,6 +148,30 @@ async def test_a_peer_that_dies_amid_an_answer(
     reference.assert_same(tokens)
 
 
+async def test_a_connection_that_is_closed_under_a_question(
+    script: Script, two_stages: InProcessSwarm, target: TinyModel, reference: Any
+) -> None:
+    """gRPC says so by cancelling what waits for the answer, which nobody else has cancelled."""
+    node = await script(lambda _: asyncio.Event().wait())
+    async with (
+        Client([*two_stages.addresses, node.address], str(target), "swarm") as client,
+        client.conversation(positions=200, **BLOCKING) as answers,
+    ):
+
+        async def read() -> list[int]:
+            chunks = answers.ask(client.target.tokens(PROMPT), max_new_tokens=NEW)
+            return [token async for chunk in chunks for token in chunk.token_ids]
+
+        answering = asyncio.create_task(read())
+        await eventually(lambda: bool(node.service.asked))
+        assert client._swarm is not None
+        _, channel = client._swarm._channels[Address.parse(node.address)]
+        await channel.close()
+        async with asyncio.timeout(30):
+            reference.assert_same(await answering)
+        assert answers.result.stats.drafter.startswith("ngram: the connection to the drafter at")
+
+
 async def test_a_peer_that_is_full_is_passed_over(
     start_drafter: Start, two_stages: InProcessSwarm, target: TinyModel, drafter: TinyModel, reference: Any
 ) -> None:
@@ -232,6 +256,7 @@ async def test_a_peer_is_not_blamed_for_an_answer_that_was_left(
             async for _ in answers.ask(client.target.tokens(PROMPT), max_new_tokens=NEW):
                 if slow.service.asked:
                     break
+        assert slow.service.asked
         drafters = client._drafter
         assert isinstance(drafters, SwarmSource)
         assert not drafters._failures

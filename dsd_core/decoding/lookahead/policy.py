@@ -133,8 +133,10 @@ class Blocking(Lookahead):
     once, and the drafter reads it meanwhile.
     """
 
-    def __init__(self, length: "DraftLength") -> None:
+    def __init__(self, length: "DraftLength", most: int | None = None) -> None:
+        """No frame holds more than `most` drafts."""
         self._length = length
+        self._most = most
 
     def moves(self, view: View) -> Sequence[Move]:
         if view.tip_sent:
@@ -145,7 +147,11 @@ class Blocking(Lookahead):
         if view.drafting or proposal:
             return proposal
         # Streaming that has just fallen back may find more drafts than there is room for.
-        return (Verify(view.lanes[0].id, tuple(node.id for node in view.tree.drafts())[: view.room]),)
+        return (Verify(view.lanes[0].id, self._drafts(view)),)
+
+    def _drafts(self, view: View) -> tuple[NodeId, ...]:
+        room = view.room if self._most is None else min(view.room, self._most)
+        return tuple(node.id for node in view.tree.drafts())[:room]
 
     def _proposal(self, view: View) -> tuple[Propose, ...]:
         tip = view.tree.tip

@@ -82,7 +82,8 @@ class Streaming(Lookahead):
         """Something was measured since it was made."""
         self._guard = learnt.guard
         self._guard.pause()
-        self._fallback = Blocking(_BestLength(self._estimates, lookahead or MOST_NODES))
+        frame_nodes = lookahead or MOST_NODES
+        self._fallback = Blocking(_BestLength(self._estimates, frame_nodes), most=frame_nodes - 1)
         self._falls_back = False
         self._paces: defaultdict[LaneId, Pace] = defaultdict(Pace)
         self._prospects: Prospects | None = None

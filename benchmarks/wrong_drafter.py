@@ -35,6 +35,9 @@ class WrongDrafter:
     def is_local(self) -> bool:
         return self.right.is_local
 
+    async def opened(self) -> None:
+        await self.right.opened()
+
     async def propose(
         self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0
     ) -> tuple[Proposal, ...]:

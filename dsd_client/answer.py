@@ -15,6 +15,7 @@ from dsd_client.target_model import TargetModel
 from dsd_client.tracing import Traced, begin
 from dsd_core.decoding.choice.target import ChoiceRule
 from dsd_core.decoding.events import CommittedToken, FinishReason, Origin
+from dsd_core.decoding.ids import LaneId
 from dsd_core.errors import DsdError, UsageError
 
 
@@ -41,8 +42,8 @@ class AnswerStream:
         self._traced = traced
         self._auditor = auditor
         self._tokens: list[Token] = []
-        self._choices: list[int] = []
-        """What the stages claimed that the target chooses, for each token."""
+        self._claims: list[tuple[LaneId | None, int]] = []
+        """For each token, what which lane claimed that the target chooses."""
         self._result: Result | None = None
 
     @property
@@ -58,9 +59,11 @@ class AnswerStream:
         Leaving the iteration early ends the answer; `result` then holds what there was, cancelled. Raises DsdError, whose
         `text` and `token_ids` are what had been committed.
         """
+        if self._conversation.session.answering:
+            raise UsageError("the last question is still being answered; wait for its end or close it first")
         if max_new_tokens < 1:
             raise UsageError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
-        self._tokens, self._choices = [], []
+        self._tokens, self._claims = [], []
         text = AnswerText(self._target.tokenizer, prompt, stop)
         clock = _Clock(self._conversation)
         reason = FinishReason.CANCELLED
@@ -122,16 +125,18 @@ class AnswerStream:
             if text.stopped:
                 break
             tokens.append(self._token(token, text.push(token.token)))
-            self._choices.append(token.verdict.choice)
+            self._claims.append((token.judge, token.verdict.choice))
         self._tokens += tokens
         return Chunk(tuple(tokens), self._conversation.route)
 
     def _offer_for_audit(self, prompt: Sequence[int]) -> None:
-        """What several lanes said together is nobody's claim."""
-        if self._auditor is not None and len(self._conversation.heard) == 1:
-            (chain,) = self._conversation.heard
-            ids = tuple(token.id for token in self._tokens)
-            self._auditor.hear(Claim(chain, self._rule, tuple(prompt), ids, tuple(self._choices)))
+        """What each lane has said is a claim of its own, however little it is."""
+        if self._auditor is None:
+            return
+        ids = tuple(token.id for token in self._tokens)
+        for lane, chain in self._conversation.heard.items():
+            choices = {offset: choice for offset, (judge, choice) in enumerate(self._claims) if judge == lane}
+            self._auditor.hear(Claim(chain, self._rule, tuple(prompt), ids, choices))
 
     def _flush(self, text: AnswerText) -> Chunk | None:
         """Text that was held back belongs to the last token, which is not told again."""

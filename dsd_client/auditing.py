@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence, Set
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -40,14 +40,15 @@ FindChain = Callable[[Chain], Awaitable[Chain]]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An answer, and what a chain claimed that the target chooses at each of its positions."""
+    """An answer, and what a chain claimed that the target chooses at some of its positions."""
 
     chain: Chain
     rule: ChoiceRule
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
-    choices: tuple[int, ...]
-    """Not always the tokens: adaptive acceptance forgives, and then the claim still is the choice."""
+    choices: Mapping[int, int]
+    """By offset in the answer: others may have said the rest of it. Not always the tokens: adaptive acceptance forgives, and
+    then the claim still is the choice."""
 
     @property
     def peers(self) -> tuple[PeerId, ...]:
@@ -123,7 +124,8 @@ class Auditor:
             self.book.restore(peer, strikes=self._struck.count(peer))
         blocks = self.book.sample(claim.peers, [self._chance() for _ in range(blocks_of(len(claim.choices)))])
         self.blocks_heard += blocks_of(len(claim.choices))
-        offsets = positions_of(blocks, len(claim.choices))
+        said = list(claim.choices)
+        offsets = [said[position] for position in positions_of(blocks, len(said))]
         checker = await self._another(claim.chain) if offsets else None
         if checker is None:
             return

@@ -54,8 +54,8 @@ RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 2.0
 class Conversation:
     """A session on its lanes, asked as often as you like. Use `async with`; it owns the lanes and the drafter.
 
-    It begins on `link`, and finds further lanes at `source` as the session wants them. With none that serves for `timeout`
-    seconds it gives up. After an error it is of no further use.
+    It begins on `link`, and finds further lanes at `source` as the session wants them. When none serves, and nothing has been
+    committed for `timeout` seconds since the last one was lost, it gives up. After an error it is of no further use.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Conversation:
         self.finish_reason: FinishReason | None = None
         self.route = link.route
         """The stages of the lane that leads, or led last."""
-        self.heard: set[tuple[Stage, ...]] = set()
-        """The chains that gave verdicts since the last question."""
+        self.heard: dict[LaneId, tuple[Stage, ...]] = {}
+        """The chains of the lanes that gave verdicts since the last question."""
         self.trace: RequestTrace | None = None
         """Hears of the rounds of the question that is being answered."""
         self._source = source
@@ -103,7 +103,7 @@ class Conversation:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._alone_since: float | None = None
-        """When no lane served any more, until a verdict comes again."""
+        """When no lane served any more, until something is committed again."""
         self._last_failure: DsdError | None = None
 
     @property
@@ -207,6 +207,7 @@ class Conversation:
                 self.finish_reason = action.reason
                 self._news.set()
             case Emit():
+                self._alone_since = None
                 self._committed += action.tokens
                 self._news.set()
 
@@ -222,10 +223,8 @@ class Conversation:
         if isinstance(event, VerdictsArrived):
             if self.trace:
                 self.trace.answered(event)
-            if self.session.lanes_serving:
-                self._alone_since = None
             if link := self._links.get(event.lane):
-                self.heard.add(tuple(link.stages))
+                self.heard[event.lane] = tuple(link.stages)
         if self.session.leading in self._links:
             self.route = self._links[self.session.leading].route
         return actions

@@ -28,6 +28,10 @@ class SessionDrafter(Protocol):
         """It computes in this process, which sends and hears frames beside."""
         ...
 
+    async def opened(self) -> None:
+        """Returns once it is known what drafts. To propose waits for that too."""
+        ...
+
     async def propose(
         self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0
     ) -> tuple[Proposal, ...]: ...
@@ -53,6 +57,9 @@ class LocalDrafter:
         self._make = make
         self._made: Drafter | None = None
         self._thread = thread
+
+    async def opened(self) -> None:
+        """It always is."""
 
     async def propose(self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0) -> tuple[Proposal, ...]:
         return await self._thread.submit(

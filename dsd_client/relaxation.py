@@ -28,10 +28,13 @@ from dsd_core.errors import UsageError
 
 LOCAL_HOP_SECONDS = 0.002
 """What a hop between neighbours takes, our own handling of it included: nothing that is worth an inexact answer."""
+DRAFTER_SECONDS = 1.0
+"""How long a conversation waits until it is known what drafts for it."""
 PROBES = 3
 """Of each stage and of the drafter; the least counts, so that a busy moment at either end is not taken for distance."""
 
 
+NO_DRAFTER = f"what drafts was not known within {DRAFTER_SECONDS:g} s, nor so what latency there is to hide"
 NO_LATENCY, NO_TOLERANCE, NO_BUDGET = "there is no latency to hide", "the tolerance is 0", "the drift budget is 0"
 
 
@@ -97,6 +100,8 @@ class Relaxer:
             return Relaxation(Exact(), note="nothing is drafted, so there is nothing to forgive")
         factor = asked.latency_factor
         if factor is None:
+            if not await _opens_soon(drafter):
+                return Relaxation(Exact(), note=NO_DRAFTER)
             measured = await self._swarm.measured_again(stages, PROBES)
             factor = latency_factor(network_seconds(measured), await _draft_seconds(drafter))
         for left, why in ((factor, NO_LATENCY), (asked.tolerance, NO_TOLERANCE), (asked.drift_budget, NO_BUDGET)):
@@ -129,6 +134,15 @@ def _round_trip(links: Links[Stage], one: Stage, other: Stage) -> float:
     through_us = links.to(one) + links.to(other)
     is_stated = not links.stated.keys().isdisjoint([(one, other), (other, one)])
     return min(links.between(one, other), through_us) if is_stated else through_us / 2
+
+
+async def _opens_soon(drafter: SessionDrafter) -> bool:
+    try:
+        async with asyncio.timeout(DRAFTER_SECONDS):
+            await drafter.opened()
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _draft_seconds(drafter: SessionDrafter) -> float:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -29,11 +28,12 @@ log = logging.getLogger(__name__)
 OPEN_SECONDS = 2.0
 """How long a peer may take to say that it drafts, and how long to open a session."""
 SEARCH_SECONDS = 5.0
-"""How long a peer is looked for in all. Drafts wait for that, and what waits for drafts: not streaming, unless it is to be
-inexact, for which a drafter is timed first."""
+"""How long a peer is looked for in all. Drafts wait for that, and what waits for drafts: not streaming."""
 ANSWER_SECONDS = 2.0
 """How long a request may take, and besides for each token that the peer has to read first."""
 READ_SECONDS = 0.01
+AVOID_SECONDS = 60.0
+"""How long a peer that failed comes after all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,20 +140,21 @@ class SwarmDrafter:
         self._opening = asyncio.create_task(self._open(find))
         self._asking = asyncio.Lock()
 
+    async def opened(self) -> None:
+        await asyncio.wait([self._opening])
+        self._opening.result()  # a bug is nothing that costs speed only
+
     async def propose(
         self, contexts: Contexts, *, steps: int, candidates: int, least: float = 0.0
     ) -> tuple[Proposal, ...]:
         async with self._asking:
-            await asyncio.wait([self._opening])
+            await self.opened()
             if self._remote is not None:
                 try:
                     return await self._remote.propose(contexts, steps=steps, candidates=candidates, least=least)
                 except DsdError as failure:
                     self._blame(self._remote.peer.address)
                     self._give_up(failure)
-                except asyncio.CancelledError:
-                    self._leave()  # its answer would be taken for that to the next question
-                    raise
         return await self._instead.propose(contexts, steps=steps, candidates=candidates, least=least)
 
     async def close(self) -> None:
@@ -181,16 +182,17 @@ class SwarmDrafter:
 
 
 class SwarmSource:
-    """Drafts with a peer of the swarm: the nearest of those that have not failed."""
+    """Drafts with a peer of the swarm: the first to answer of those that have not failed lately."""
 
     def __init__(
         self, find: Callable[[], AsyncGenerator[DrafterPeer, None]], instead: NgramSource, vocab_size: int
     ) -> None:
-        """`find` tells the drafters that there are, the best first."""
+        """`find` tells the drafters that there are, the first to answer first."""
         self._find = find
         self._instead = instead
         self._vocab_size = vocab_size
-        self._failures = Counter[Address]()
+        self._failed: dict[Address, float] = {}
+        """When each failed last."""
 
     async def open(self, rule: ChoiceRule, capacity: int) -> SwarmDrafter:
         instead = await self._instead.open(rule, capacity)
@@ -200,7 +202,8 @@ class SwarmSource:
         """A session at the first peer that takes it. Raises what the last one said."""
         said: DsdError = NoPeers("no peer of the swarm drafts for this model")
         try:
-            async with asyncio.timeout(SEARCH_SECONDS), aclosing(self._candidates()) as peers:
+            # What was opened is not lost to the deadline while the search is being closed.
+            async with aclosing(self._candidates()) as peers, asyncio.timeout(SEARCH_SECONDS):
                 async for peer in peers:
                     try:
                         return await RemoteDrafter(peer, self._vocab_size).open(rule, capacity)
@@ -212,16 +215,18 @@ class SwarmSource:
         raise said
 
     async def _candidates(self) -> AsyncGenerator[DrafterPeer, None]:
-        """Those that have failed come last, the most reliable of them first."""
+        """Those that failed lately come last, whoever failed first before the others."""
+        since = asyncio.get_running_loop().time() - AVOID_SECONDS
+        self._failed = {address: failed_at for address, failed_at in self._failed.items() if failed_at > since}
         failed = []
         async with aclosing(self._find()) as peers:
             async for peer in peers:
-                if self._failures[peer.address]:
+                if peer.address in self._failed:
                     failed.append(peer)
                 else:
                     yield peer
-        for peer in sorted(failed, key=lambda peer: self._failures[peer.address]):
+        for peer in sorted(failed, key=lambda peer: self._failed.get(peer.address, since)):
             yield peer
 
     def _blame(self, address: Address) -> None:
-        self._failures[address] += 1
+        self._failed[address] = asyncio.get_running_loop().time()

@@ -157,6 +157,8 @@ class CommittedToken:
     token: TokenId
     origin: Origin
     verdict: Verdict
+    judge: LaneId | None
+    """The lane that gave the verdict."""
     drift: float = 0.0
     """How far it lies behind the verdict's own choice, in nats of perturbed score."""
 

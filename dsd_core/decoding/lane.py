@@ -23,7 +23,7 @@ class Lane:
         self.id = lane
         self.clock = clock
         self._latest = ROOT
-        """The youngest node that a verdict has come for."""
+        """The youngest of the committed nodes that a verdict has come for."""
         self.draining = False
         self.overdue = False
         self.fed: NodeId | None = None
@@ -37,10 +37,11 @@ class Lane:
         """A verdict has come from it."""
         return self._latest > ROOT
 
-    def hear(self, verdicts: Sequence[Verdict]) -> bool:
-        """Whether they go further than those before: to repeat itself, or to say nothing, keeps no lane alive."""
+    def hear(self, verdicts: Sequence[Verdict], tree: TokenTree) -> bool:
+        """Whether they go further along the committed path than those before: to repeat itself, to say nothing, or to speak of
+        drafts while the tip waits keeps no lane alive."""
         before = self._latest
-        self._latest = max([before, *(verdict.node for verdict in verdicts)])
+        self._latest = max([before, *(verdict.node for verdict in verdicts if tree.has_committed(self.node(verdict.node)))])
         return self._latest > before
 
     @property

@@ -266,7 +266,7 @@ class Session:
         if lane is None:
             return
         nodes = [lane.node(verdict.node) for verdict in arrived.verdicts]
-        if lane.hear(arrived.verdicts):
+        if lane.hear(arrived.verdicts, self.tree):
             lane.overdue = False
             lane.clock.heard(now)
         self._policy.on_verdicts(lane.id, nodes, arrived.time, now)
@@ -275,7 +275,7 @@ class Session:
                 continue  # The place was decided otherwise while the verdict was on its way.
             self._measure(lane, node_id, arrived.time, now)
             if node_id in self.tree and self.tree[node_id].verdict is None:
-                self.tree[node_id].verdict = verdict
+                self.tree[node_id].verdict, self.tree[node_id].judge = verdict, lane.id
 
     def _measure(self, lane: Lane, node: NodeId, computed: ComputeTime, now: float) -> None:
         if lane.fed == node:
@@ -385,7 +385,7 @@ class Session:
         answer.remaining -= 1
         answer.begun = True
         answer.drifted += drift
-        answer.emitted.append(CommittedToken(node.token, origin, verdict, drift))
+        answer.emitted.append(CommittedToken(node.token, origin, verdict, tip.judge, drift))
 
     def _origin(self, drafts: Sequence[TreeNode], hit: TreeNode | None, forgiven: Forgiven | None) -> Origin:
         if forgiven is not None:

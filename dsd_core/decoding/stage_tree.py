@@ -10,6 +10,7 @@ Laws:
 4. The lowest free slot is taken first, so a session that does not branch keeps its keys and values contiguous.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +87,7 @@ class StageTree:
                 self._add(_Node(node.id, node.parent, node.token, parent.position + 1))
             elif node.parent >= node.id:
                 raise ProtocolError(f"node {node.id} names a parent, {node.parent}, that has not been sent")
-        self._apply_keep(frame.keep)
+        self._apply_keep(frame)
         if len(self._nodes) - 1 > self.capacity:
             raise OutOfCapacity(f"the session reserved {self.capacity} positions and needs more; reserve more when opening it")
 
@@ -137,14 +138,17 @@ class StageTree:
         self._in_use |= 1 << slot
         self._slot_positions[slot] = node.position
 
-    def _apply_keep(self, keep: NodeId) -> None:
+    def _apply_keep(self, frame: Frame) -> None:
+        keep = frame.keep
         if keep not in self._nodes:
             if keep > self._highest:
                 raise ProtocolError(f"keep names node {keep}, which has not been sent")
             raise ProtocolError(f"keep names node {keep}, which an earlier keep had freed")
+        if keep == self._keep:  # what was there is related to it, so only what has come may not be
+            return self._free_unrelated([node.id for node in frame.nodes if node.id in self._speculative])
         self._commit_down_to(keep)
         self._keep = keep
-        self._free_unrelated(keep)
+        self._free_unrelated(sorted(self._speculative))
 
     def _commit_down_to(self, keep: NodeId) -> None:
         """Mark the path to `keep` committed. When it leaves the old path, the old tail is speculative again."""
@@ -159,13 +163,11 @@ class StageTree:
             self._speculative[tail.id] = tail
             tail = self._nodes[tail.parent]
 
-    def _free_unrelated(self, keep: NodeId) -> None:
-        related = {keep}
-        for node_id in sorted(self._speculative):
+    def _free_unrelated(self, speculative: Iterable[NodeId]) -> None:
+        """Of these, parents before children, all that do not descend from the kept node."""
+        for node_id in speculative:
             node = self._speculative[node_id]
-            if node.parent in related:
-                related.add(node_id)
-            else:
+            if node.parent != self._keep and node.parent not in self._speculative:
                 self._free(node)
 
     def _free(self, node: _Node) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from dsd_core.decoding.drafting.contexts import Contexts
 from dsd_core.decoding.frames import Verdict
-from dsd_core.decoding.ids import ROOT, NodeId, TokenId
+from dsd_core.decoding.ids import ROOT, LaneId, NodeId, TokenId
 
 
 @dataclass(slots=True)
@@ -26,6 +26,8 @@ class TreeNode:
     confidence: float = 1.0
     """What the drafter believes that the target will choose this token, given that it chose the ones before."""
     verdict: Verdict | None = None
+    judge: LaneId | None = None
+    """Who gave the verdict."""
     expanded: bool = False
     """The drafter has said all that it has to say about the position after this one."""
     children: list[NodeId] = field(default_factory=list)
@@ -57,6 +59,10 @@ class TokenTree:
 
     def __contains__(self, node: NodeId) -> bool:
         return node in self._nodes
+
+    def has_committed(self, node: NodeId | None) -> bool:
+        """It is on the path."""
+        return node in self._nodes and self._nodes[node].position <= self.tip.position
 
     def add(self, parent: NodeId, token: TokenId, *, rank: int = 0, confidence: float = 1.0) -> TreeNode:
         """Hang a new node under `parent`."""

@@ -164,6 +164,22 @@ async def test_the_one_stage_of_a_chain_that_lies_is_found(new_swarm: InProcessS
         assert strikes(auditor, [first, *lasts[1:]]) == [0, 0, 0]
 
 
+async def test_a_liar_that_leaves_before_the_end_is_heard_all_the_same(new_swarm: InProcessSwarm, target: TinyModel) -> None:
+    nodes = await start(new_swarm, target, 3)
+    drained: list[asyncio.Task[None]] = []
+    async with auditing(nodes, target) as (client, auditor), client.conversation(positions=100, speculation="off") as answers:
+        async for chunk in answers.ask(PROMPT, max_new_tokens=80):
+            if not drained:
+                [liar] = [node for node in nodes if node.address == chunk.route[0]]
+                make_liar(liar)
+                drained.append(asyncio.create_task(liar.service.drain()))
+        assert answers.result.stats.reroutes == 1
+        assert len(answers._conversation.heard) == 2
+        await heard(auditor)
+        assert auditor.book.banned == {liar.peer}
+        assert strikes(auditor, [node for node in nodes if node is not liar]) == [0, 0]
+
+
 async def test_a_ban_outlives_the_client(new_swarm: InProcessSwarm, target: TinyModel, tmp_path: Path) -> None:
     nodes = await start(new_swarm, target, 3)
     make_liar(nodes[0])

@@ -213,16 +213,19 @@ async def test_cancelled_in_the_middle_and_asked_again(clients: Clients, target:
         target.greedy(prompt, 10).assert_same(answers.result.token_ids)
 
 
-async def test_one_question_at_a_time(clients: Clients, prompt: list[int]) -> None:
+async def test_one_question_at_a_time(clients: Clients, target: TinyModel, prompt: list[int]) -> None:
+    """A second one is refused, and the first is answered in full."""
     client = await clients()
     async with client.conversation(positions=200) as answers:
         with pytest.raises(UsageError, match="no answer yet"):
             answers.result  # noqa: B018
-        first = answers.ask(prompt, max_new_tokens=50)
+        first = answers.ask(prompt, max_new_tokens=150)
         await anext(first)
-        with pytest.raises(UsageError, match="still answering"):
+        with pytest.raises(UsageError, match="still being answered"):
             await anext(answers.ask(prompt, max_new_tokens=5))
-        await first.aclose()
+        async for _ in first:
+            pass
+        target.greedy(prompt, 150).assert_same(answers.result.token_ids)
 
 
 # -- turns -------------------------------------------------------------------------------------------------------------

@@ -124,6 +124,9 @@ async def test_a_session_whose_rule_cannot_be_found_gives_lane_and_drafter_back(
         name = "ours"
         is_local = True
 
+        async def opened(self) -> None:
+            pass
+
         async def propose(self, *_: Any, **__: Any) -> Any:
             raise UsageError("nothing comes to mind")
 

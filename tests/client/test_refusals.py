@@ -419,6 +419,19 @@ async def test_a_verdict_that_cannot_be(
             await client.generate([5, 6, 7], max_new_tokens=4)
 
 
+@pytest.mark.parametrize("said", [{}, {"nodes": [1], "choices": [5], "margins": [1.0]}], ids=["nothing", "what nobody asked"])
+async def test_a_stage_that_says_nothing_of_use_and_ends(
+    target: TinyModel, liar: tuple[Liar, str], said: dict[str, Any]
+) -> None:
+    """It is found again each time, and speaks each time, but no token comes of it."""
+    lies, address = liar
+    lies.verdicts = [stage_pb2.StreamVerdictsResponse(**said)]
+    async with Client([address], str(target), "none", timeout=0.5) as client:
+        async with asyncio.timeout(5):
+            with pytest.raises(NoPeers):
+                await client.generate([5, 6, 7], max_new_tokens=4)
+
+
 async def test_a_lane_that_ends_its_verdicts(target: TinyModel, liar: tuple[Liar, str]) -> None:
     async with Client([liar[1]], str(target), "none", timeout=0.3) as client:
         with pytest.raises(NoPeers, match=liar[1]):

@@ -42,7 +42,7 @@ float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 @st.composite
 def frames(draw: st.DrawFn) -> Frame:
-    numbers = sorted(draw(st.sets(ids, max_size=20)))
+    numbers = sorted(draw(st.sets(ids, min_size=1, max_size=20)))
     nodes = tuple(
         FrameNode(NodeId(number), NodeId(draw(st.integers(0, number - 1))), TokenId(draw(tokens)), draw(st.booleans()))
         for number in numbers
@@ -112,10 +112,15 @@ def test_hidden_states_come_back_equal(dtype: DType, rows: int, width: int, rand
     assert hidden_from_wire(message, rows=rows, width=width, dtype=dtype) == hidden
 
 
-@given(st.floats(0, 4000), st.floats(0, 4000))
-def test_compute_time_comes_back_to_the_microsecond(total: float, slowest: float) -> None:
-    time = time_from_wire(frame_to_wire(Frame((), NodeId(0)), ComputeTime(total, slowest)))
-    assert (time.total, time.slowest) == pytest.approx((total, slowest), abs=2e-6)
+@given(st.floats(0, 4000), st.floats(0, 1))
+def test_compute_time_comes_back_to_the_microsecond(total: float, share: float) -> None:
+    time = time_from_wire(frame_to_wire(Frame((), NodeId(0)), ComputeTime(total, share * total)))
+    assert (time.total, time.slowest) == pytest.approx((total, share * total), abs=2e-6)
+
+
+def test_one_stage_takes_no_longer_than_all() -> None:
+    with pytest.raises(ProtocolError, match="one stage claims 2 of 1 microseconds"):
+        time_from_wire(stage_pb2.StreamVerdictsResponse(compute_micros=1, slowest_micros=2))
 
 
 def test_compute_time_does_not_overflow() -> None:
@@ -148,7 +153,7 @@ def frame(**columns: Any) -> stage_pb2.Frame:
     ("message", "why"),
     [
         (frame(nodes=[5]), "differ in length"),
-        (frame(nodes=[]), "differ in length"),
+        (frame(nodes=[], parents=[], tokens=[], wants_verdict=[]), "1 to 4096 nodes, not 0"),
         (frame(parents=[4]), "differ in length"),
         (frame(tokens=[1, 2, 3]), "differ in length"),
         (frame(tokens=[]), "differ in length"),
@@ -159,7 +164,7 @@ def frame(**columns: Any) -> stage_pb2.Frame:
         (frame(nodes=[6, 5]), "ids of a frame"),
         (frame(nodes=[5, 5]), "ids of a frame"),
         (frame(nodes=[0, 1]), "ids of a frame"),
-        (frame(nodes=range(1, MAX_FRAME_NODES + 2)), "at most 4096 nodes"),
+        (frame(nodes=range(1, MAX_FRAME_NODES + 2)), "1 to 4096 nodes, not 4097"),
     ],
 )
 def test_a_malformed_frame(message: stage_pb2.Frame, why: str) -> None:

@@ -26,6 +26,8 @@ CARRIED = 30.0
 DRAFTED = 0.5
 """... and those that are drafted later for it, where it keeps the drafter, as a share of the drafts that come true in a row.
 Fitted likewise (benchmarks/own_machines.py)."""
+LEAST_SERVICE_SECONDS = 0.001
+"""No stage receives a frame, computes it and passes it on in less: one that claims to would get a frame for every draft."""
 _CROWDING_WEIGHT = 1 / 16
 _MOST_CROWDED = 8.0
 
@@ -105,7 +107,7 @@ class Estimates:
 
     def service(self, nodes: int) -> float:
         """Seconds of a frame at the slowest stage, others that crowd it included; a careful guess before one was answered."""
-        seconds = self._slowest.at(nodes) * (1 + self._crowding)
+        seconds = max(self._slowest.at(nodes) * (1 + self._crowding), LEAST_SERVICE_SECONDS)
         return seconds if self._slowest.weight else max(seconds, self.round_trip(1) / FIRST_FRAMES)
 
     @property

@@ -11,7 +11,9 @@ import pytest_asyncio
 from dsd_client import Client, Result, conversation
 from dsd_client.answer import AnswerStream
 from dsd_client.lane_source import LaneSource
-from dsd_core.errors import NoPeers, OutOfCapacity, Refused
+from dsd_core.errors import NoPeers, OutOfCapacity, PeerLost, PromptTooLong, Refused
+from dsd_node import quotas
+from dsd_node.quotas import Limits
 from tests.conftest import LAYERS, InProcessNode, InProcessSwarm, TinyModel, eventually
 
 PROMPT = [5, 6, 7, 40, 41]
@@ -34,6 +36,21 @@ async def replicas(target: TinyModel) -> AsyncIterator[InProcessSwarm]:
 def serving(swarm: InProcessSwarm, route: tuple[str, ...]) -> list[InProcessNode]:
     """The nodes of a route, in its order."""
     return [next(node for node in swarm.nodes if node.address == address) for address in route]
+
+
+class SlowTurns:
+    """Makes a node take so long for a frame at least."""
+
+    def __init__(self, node: InProcessNode, seconds: float) -> None:
+        self.turns = 0
+        compute = node.engine.compute
+
+        async def computed(*given: Any) -> Any:
+            self.turns += 1
+            await asyncio.sleep(seconds)
+            return await compute(*given)
+
+        node.engine.compute = computed  # type: ignore[method-assign]
 
 
 async def disturbed(client: Client, disturb: Disturb, *, at_chunks: tuple[int, ...] = (8,), **options: Any) -> Result:
@@ -259,3 +276,45 @@ async def test_lanes_that_are_not_to_be_had_are_looked_for_while_there_is_an_ans
                 when = "pause"
                 await asyncio.sleep(0.3)
                 assert looks["pause"] <= 1
+            when = "refused question"
+            with pytest.raises(PromptTooLong):
+                await anext(answers.ask(PROMPT * 100, max_new_tokens=TOKENS))
+            await asyncio.sleep(0.3)
+            assert looks["refused question"] <= 1
+
+
+async def test_a_loss_ends_the_pause_of_who_looks_for_another(
+    new_swarm: InProcessSwarm, target: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only chain there is could not be had beside the lane, but can instead of it."""
+    monkeypatch.setattr(conversation, "RETRY_SECONDS", 600.0)
+    monkeypatch.setattr(conversation, "LONGEST_RETRY_SECONDS", 600.0)
+    node = await new_swarm.start(target, range(LAYERS))
+
+    async def reset(_: AnswerStream) -> None:
+        await asyncio.sleep(0.2)  # the stand-in has been looked for
+        [session] = node.service._sessions
+        await node.service._close(session, PeerLost("reset"))
+
+    async with Client(new_swarm.addresses, str(target), "none", timeout=20) as client:
+        slowly = SlowTurns(node, seconds=0.01)
+        async with asyncio.timeout(15):
+            result = await disturbed(client, reset, speculation="off", standby=1)
+        assert slowly.turns > TOKENS
+    target.greedy(PROMPT, TOKENS).assert_same(result.token_ids)
+    assert result.stats.reroutes == 1
+
+
+async def test_one_search_finds_the_first_lane_though_others_are_looked_for_beside_it(
+    new_swarm: InProcessSwarm, target: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node is full, says when to come back, and is asked again; once there is a lane nothing more is awaited of it."""
+    monkeypatch.setattr(quotas, "RETRY_SECONDS", 0.1)
+    node = await new_swarm.start(target, range(LAYERS), Limits(kv_bytes=1 << 30, sessions=8))
+    SlowTurns(node, seconds=0.02)
+    async with Client(new_swarm.addresses, str(target), "none", timeout=1) as client:
+        async with client.conversation(positions=8):
+            asking = asyncio.create_task(client.generate(PROMPT, max_new_tokens=TOKENS, speculation="off", lanes=2))
+            await asyncio.sleep(0.3)
+            assert not asking.done()
+        target.greedy(PROMPT, TOKENS).assert_same((await asking).token_ids)

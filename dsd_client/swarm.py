@@ -43,6 +43,8 @@ ASKED = 3
 """Peers are asked at once whom they know, as some may be gone or frozen."""
 SOON_SECONDS = 1.0
 """How long a peer that may not be needed is waited for."""
+MAX_CHANNELS = 256
+"""Whoever signs records can make us dial as many peers as they like: the one that was asked for longest ago is closed."""
 
 
 class Swarm:
@@ -66,7 +68,10 @@ class Swarm:
         """For each model: when the last chain was chosen among all stages that there are, and the chain."""
         self._left_out: set[str] = set()
         """What was said of peers that are done without; once is enough."""
-        self._channels: dict[Address, tuple[PeerId, grpc.aio.Channel]] = {}
+        self._channels: dict[tuple[Address, PeerId], grpc.aio.Channel] = {}
+        """The one that was asked for last is last."""
+        self._proven: dict[Address, PeerId] = {}
+        """Who has shown to be at an address, and has not failed there since."""
         self._round_trips = RoundTrips[Address]()
 
     async def chain(self, model: ModelShape, wishes: Wishes = ANY) -> tuple[Stage, ...]:
@@ -108,7 +113,7 @@ class Swarm:
             await asyncio.gather(*asked, return_exceptions=True)
 
     async def drafters(self, vocabulary_hash: str) -> AsyncGenerator[DrafterPeer, None]:
-        """The peers that draft in a vocabulary, as they answer: the nearest first. Peers that do not answer do not draft."""
+        """The peers that draft in a vocabulary, as they answer. Peers that do not answer do not draft."""
         found = await _first_answer([self._drafters_at(address) for address in self._some_peers()]) or []
         peers = {record.addresses[0]: record.peer for record in found if self._may_be_at(record)}
         asking = [asyncio.create_task(self._describe_drafter(*each)) for each in (dict(self._seeds.peers) | peers).items()]
@@ -170,7 +175,7 @@ class Swarm:
             raise NoPeers("no peer was named; pass --join HOST:PORT of a running dsd-node, or try `dsd-client demo`")
 
     async def close(self) -> None:
-        await asyncio.gather(*(channel.close() for _, channel in self._channels.values()))
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
 
     # -- who there is --------------------------------------------------------------------------------------------------
 
@@ -205,7 +210,7 @@ class Swarm:
         return random.sample(list(self._peers), min(len(self._peers), ASKED))
 
     def _take(self, found: PeerList) -> None:
-        """Whom to dial from now on. An address at which somebody has answered is not given to another that claims it."""
+        """Whom to dial from now on."""
         serving = [record for record in found.alive if record.state is State.SERVING]
         others = [record for record in found.alive if record.state is not State.SERVING]
         self._records = self._by_address(serving)
@@ -220,12 +225,9 @@ class Swarm:
         return list(self._peers | self._aside)
 
     def _may_be_at(self, record: PeerRecord) -> bool:
-        return self._peer_at(record.addresses[0]) in (None, record.peer)
-
-    def _peer_at(self, address: Address) -> PeerId | None:
-        if address in self._round_trips.seconds():
-            return self._channels[address][0]
-        return self._seeds.peers.get(address)
+        """An address at which somebody has answered is not given to another that claims it."""
+        address = record.addresses[0]
+        return (self._proven.get(address) or self._seeds.peers.get(address)) in (None, record.peer)
 
     async def _remember(self) -> None:
         token = self._seeds.token([(address, record.peer) for address, record in self._records.items()])
@@ -246,6 +248,7 @@ class Swarm:
             return await self._stage(address, model)
         except DsdError:
             self._round_trips.forget(address)
+            self._proven.pop(address, None)
             raise
 
     def _route(self, asked: Sequence[asyncio.Task[Stage]], wishes: Wishes) -> tuple[Stage, ...]:
@@ -274,6 +277,7 @@ class Swarm:
         except grpc.aio.AioRpcError as failure:
             raise unreachable(error_of(failure, f"the peer at {address}")) from None
         self._round_trips.add(address, clock() - asked_at)
+        self._proven[address] = peer
         require_sense(description, address)
         if address in self._records:
             require_true(self._records[address], description)
@@ -281,28 +285,28 @@ class Swarm:
         return Stage(address, peer, channel, description, self._round_trips.seconds()[address], self._records.get(address))
 
     async def _describe_drafter(self, address: Address, peer: PeerId | None) -> DrafterPeer:
-        _, channel = await self._channel_to(address, peer)
-        return await DrafterPeer.at(address, channel)
+        peer, channel = await self._channel_to(address, peer)
+        drafter = await DrafterPeer.at(address, channel)
+        self._proven[address] = peer
+        return drafter
 
     async def _channel(self, address: Address) -> tuple[PeerId, grpc.aio.Channel]:
         aside = self._aside.get(address)
         return await self._channel_to(address, self._peers.get(address) or (aside.peer if aside else None))
 
     async def _channel_to(self, address: Address, peer: PeerId | None) -> tuple[PeerId, grpc.aio.Channel]:
-        """To the peer that was named, or else to whoever was met at the address first."""
-        if peer is None and address not in self._channels:
-            peer = await self._meet(address)  # and meanwhile another search may have
-        known = self._channels.get(address)
-        if known is not None and peer in (None, known[0]):
-            return known
-        assert peer is not None, "whoever was not named has been met"
-        ours = self._channels[address] = peer, self._transport.channel(address, peer)
-        if known is not None:
-            await known[1].close()  # somebody else lived there
-        return ours
+        """To the peer that was named, or else to whoever was met at the address first. Others that claim to be there take
+        nothing from it."""
+        peer = peer or self._proven.get(address) or await self._meet(address)
+        channel = self._channels.pop((address, peer), None) or self._transport.channel(address, peer)
+        self._channels[address, peer] = channel
+        if len(self._channels) > MAX_CHANNELS:
+            await self._channels.pop(next(iter(self._channels))).close()
+        return peer, channel
 
     async def _meet(self, address: Address) -> PeerId:
         peer, is_new = await self._transport.meet(address)
+        self._proven[address] = peer
         if is_new:
             log.info("met %s at %s for the first time; from now on nobody else is believed there", peer, address)
         return peer

@@ -24,7 +24,7 @@ class Downstream:
     """A stream of frames to the next stage. `send` in order; `watch` returns only by raising what ended the stream."""
 
     def __init__(
-        self, address: Address, channel: grpc.aio.Channel, session_id: bytes, leave: Callable[[], None] = lambda: None
+        self, address: Address, channel: grpc.aio.Channel, session_id: bytes, leave: Callable[[], None]
     ) -> None:
         """`leave` is called once it is closed, and needs the channel no more."""
         self._address = address
@@ -67,8 +67,10 @@ class Downstream:
         self._leave()
 
     def _named(self, error: DsdError) -> DsdError:
-        where = f"the stage at {self._address}"
-        return error if "stage at" in str(error) else type(error)(f"{where}: {error}")
+        """With all else that it says, such as when to come back."""
+        if "stage at" not in str(error):
+            error.args = (f"the stage at {self._address}: {error}",)
+        return error
 
 
 class Channels:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from dsd_client import Client
+from dsd_client import Client, swarm
 from dsd_core.errors import NoPeers, ProtocolError, Refused, UsageError
 from dsd_core.membership.record import Capacity, Holding, Role, State
 from dsd_core.network.address import Address
@@ -142,6 +142,22 @@ async def test_who_is_not_what_its_record_says_is_left_out(
     with caplog.at_level(logging.INFO, "dsd_client.swarm"):
         assert len(await answer(target, [honest.address])) == 6
     assert "is not what its record says" in caplog.text
+
+
+async def test_of_many_claims_the_oldest_channel_is_closed(
+    one_stage: InProcessSwarm, target: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm, "MAX_CHANNELS", 3)
+    address = Address.parse(one_stage.addresses[0])
+    async with Client(one_stage.addresses, str(target), "none") as client:
+        known = client._swarm
+        assert known is not None
+        claims = [Secure.kept_in(None).peer_id for _ in range(5)]
+        for claim in claims:
+            await known._channel(address)
+            await known._channel_to(address, claim)
+        assert list(known._channels) == [(address, peer) for peer in (claims[-2], one_stage.nodes[0].peer, claims[-1])]
+        assert len((await client.generate([5, 6, 7], max_new_tokens=3)).token_ids) == 3
 
 
 async def test_a_liar_may_be_what_is_missing(members: Members, target: TinyModel) -> None:

@@ -38,19 +38,15 @@ def serving(swarm: InProcessSwarm, route: tuple[str, ...]) -> list[InProcessNode
     return [next(node for node in swarm.nodes if node.address == address) for address in route]
 
 
-class SlowTurns:
-    """Makes a node take so long for a frame at least."""
+def slow_down(node: InProcessNode, seconds: float) -> None:
+    """A frame takes so long at least."""
+    compute = node.engine.compute
 
-    def __init__(self, node: InProcessNode, seconds: float) -> None:
-        self.turns = 0
-        compute = node.engine.compute
+    async def computed(*given: Any) -> Any:
+        await asyncio.sleep(seconds)
+        return await compute(*given)
 
-        async def computed(*given: Any) -> Any:
-            self.turns += 1
-            await asyncio.sleep(seconds)
-            return await compute(*given)
-
-        node.engine.compute = computed  # type: ignore[method-assign]
+    node.engine.compute = computed  # type: ignore[method-assign]
 
 
 async def disturbed(client: Client, disturb: Disturb, *, at_chunks: tuple[int, ...] = (8,), **options: Any) -> Result:
@@ -297,10 +293,9 @@ async def test_a_loss_ends_the_pause_of_who_looks_for_another(
         await node.service._close(session, PeerLost("reset"))
 
     async with Client(new_swarm.addresses, str(target), "none", timeout=20) as client:
-        slowly = SlowTurns(node, seconds=0.01)
+        slow_down(node, seconds=0.01)
         async with asyncio.timeout(15):
             result = await disturbed(client, reset, speculation="off", standby=1)
-        assert slowly.turns > TOKENS
     target.greedy(PROMPT, TOKENS).assert_same(result.token_ids)
     assert result.stats.reroutes == 1
 
@@ -311,7 +306,7 @@ async def test_one_search_finds_the_first_lane_though_others_are_looked_for_besi
     """The node is full, says when to come back, and is asked again; once there is a lane nothing more is awaited of it."""
     monkeypatch.setattr(quotas, "RETRY_SECONDS", 0.1)
     node = await new_swarm.start(target, range(LAYERS), Limits(kv_bytes=1 << 30, sessions=8))
-    SlowTurns(node, seconds=0.02)
+    slow_down(node, seconds=0.02)
     async with Client(new_swarm.addresses, str(target), "none", timeout=1) as client:
         async with client.conversation(positions=8):
             asking = asyncio.create_task(client.generate(PROMPT, max_new_tokens=TOKENS, speculation="off", lanes=2))

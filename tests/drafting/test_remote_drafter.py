@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from dsd_client.remote_drafter import DrafterPeer, SwarmSource
 from dsd_core.model.compute_thread import ComputeThread
 from dsd_core.model.tokenizer import vocabulary_hash
 from dsd_core.network.address import Address
+from dsd_core.network.transport import Secure
 from dsd_core.wire.v1.drafter_pb2 import DraftContexts, StreamDraftsResponse
 from dsd_node.quotas import Limits
 from tests.client.conftest import PROMPT
@@ -165,11 +167,34 @@ async def test_a_connection_that_is_closed_under_a_question(
         answering = asyncio.create_task(read())
         await eventually(lambda: bool(node.service.asked))
         assert client._swarm is not None
-        _, channel = client._swarm._channels[Address.parse(node.address)]
-        await channel.close()
+        await client._swarm._channels[Address.parse(node.address), node.peer].close()
         async with asyncio.timeout(30):
             reference.assert_same(await answering)
         assert answers.result.stats.drafter.startswith("ngram: the connection to the drafter at")
+
+
+async def test_who_claims_a_drafters_address_takes_nothing_from_it(
+    script: Script, two_stages: InProcessSwarm, target: TinyModel, reference: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the channel of whoever is asked there nor, once that has answered, the address."""
+    claimed: list[bool] = []
+    claim: Any = SimpleNamespace(addresses=(), peer=Secure.kept_in(None).peer_id)
+
+    async def meanwhile() -> StreamDraftsResponse:
+        swarm = client._swarm
+        assert swarm is not None
+        claimed.append(swarm._may_be_at(claim))
+        await swarm._channel_to(claim.addresses[0], claim.peer)
+        return said(node.service.asked[-1], 5)
+
+    node = await script(lambda _: meanwhile())
+    claim.addresses = (Address.parse(node.address),)
+    async with Client([*two_stages.addresses, node.address], str(target), "swarm") as client:
+        result = await client.generate(PROMPT, max_new_tokens=NEW, **BLOCKING)
+    reference.assert_same(result.token_ids)
+    assert result.stats.drafter == f"the drafter at {node.address}"
+    assert claimed
+    assert not any(claimed)
 
 
 async def test_a_peer_that_is_full_is_passed_over(

@@ -42,15 +42,15 @@ def frame_to_wire(
 
 
 def frame_from_wire(message: stage_pb2.Frame, *, vocab_size: int) -> Frame:
-    """Raises ProtocolError unless there are nodes, the columns agree, ids grow, and tokens are in the vocabulary."""
+    """Raises ProtocolError unless the columns agree, ids grow, and tokens are in the vocabulary."""
     rows = len(message.nodes)
-    if not 1 <= rows <= MAX_FRAME_NODES:
-        raise ProtocolError(f"a frame holds 1 to {MAX_FRAME_NODES} nodes, not {rows}")
+    if rows > MAX_FRAME_NODES:
+        raise ProtocolError(f"a frame holds at most {MAX_FRAME_NODES} nodes, not {rows}")
     if not rows == len(message.parents) == len(message.tokens) == len(message.wants_verdict):
         raise ProtocolError("the columns of a frame differ in length")
-    if max(message.tokens) >= vocab_size:
+    if rows and max(message.tokens) >= vocab_size:
         raise ProtocolError(f"token {max(message.tokens)} is not in the vocabulary of {vocab_size}")
-    if not (message.nodes[0] > 0 and all(node < next_ for node, next_ in pairwise(message.nodes))):
+    if rows and not (message.nodes[0] > 0 and all(node < next_ for node, next_ in pairwise(message.nodes))):
         raise ProtocolError("the ids of a frame's nodes do not grow from above 0")
     columns = zip(message.nodes, message.parents, message.tokens, message.wants_verdict, strict=True)
     nodes = tuple(FrameNode(NodeId(node), NodeId(parent), TokenId(token), wants) for node, parent, token, wants in columns)

@@ -42,7 +42,7 @@ float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 @st.composite
 def frames(draw: st.DrawFn) -> Frame:
-    numbers = sorted(draw(st.sets(ids, min_size=1, max_size=20)))
+    numbers = sorted(draw(st.sets(ids, max_size=20)))
     nodes = tuple(
         FrameNode(NodeId(number), NodeId(draw(st.integers(0, number - 1))), TokenId(draw(tokens)), draw(st.booleans()))
         for number in numbers
@@ -153,7 +153,7 @@ def frame(**columns: Any) -> stage_pb2.Frame:
     ("message", "why"),
     [
         (frame(nodes=[5]), "differ in length"),
-        (frame(nodes=[], parents=[], tokens=[], wants_verdict=[]), "1 to 4096 nodes, not 0"),
+        (frame(nodes=[]), "differ in length"),
         (frame(parents=[4]), "differ in length"),
         (frame(tokens=[1, 2, 3]), "differ in length"),
         (frame(tokens=[]), "differ in length"),
@@ -164,7 +164,7 @@ def frame(**columns: Any) -> stage_pb2.Frame:
         (frame(nodes=[6, 5]), "ids of a frame"),
         (frame(nodes=[5, 5]), "ids of a frame"),
         (frame(nodes=[0, 1]), "ids of a frame"),
-        (frame(nodes=range(1, MAX_FRAME_NODES + 2)), "1 to 4096 nodes, not 4097"),
+        (frame(nodes=range(1, MAX_FRAME_NODES + 2)), "at most 4096 nodes"),
     ],
 )
 def test_a_malformed_frame(message: stage_pb2.Frame, why: str) -> None:

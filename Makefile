@@ -37,11 +37,14 @@ faults: $(INSTALLED)
 night: $(INSTALLED)
 	DSD_TEST_SIZE=night $(BIN)/python -m pytest -o faulthandler_timeout=1800 $(PROMISES)
 
+# To compile all of torch takes longer than to compile what is imported of it.
+PIP_INSTALL = pip install --quiet --disable-pip-version-check --no-compile
+
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "DSD needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/$(PIP_INSTALL) --constraint constraints.txt torch==2.13.0
+	$(BIN)/$(PIP_INSTALL) --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 # The stubs are committed. They come from an old generator, so that they import under protobuf 5, 6 and 7.
@@ -60,7 +63,7 @@ proto-check: $(PROTOC)
 
 $(PROTOC):
 	$(PYTHON) -m venv .venv-protoc
-	.venv-protoc/bin/pip install --quiet --disable-pip-version-check grpcio-tools==1.71.2 mypy-protobuf==3.6.0 'setuptools<81'
+	.venv-protoc/bin/$(PIP_INSTALL) grpcio-tools==1.71.2 mypy-protobuf==3.6.0 'setuptools<81'
 	@touch $@
 
 clean:

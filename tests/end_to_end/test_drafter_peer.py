@@ -12,7 +12,7 @@ from tests.conftest import TinyModel
 from tests.end_to_end.conftest import Commands, ended
 
 PROMPT = "question: how many shells"
-NEW = 300
+NEW = 120
 
 Peer = tuple[subprocess.Popen[str], dict[str, Any]]
 

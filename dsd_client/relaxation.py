@@ -34,7 +34,7 @@ PROBES = 3
 """Of each stage and of the drafter; the least counts, so that a busy moment at either end is not taken for distance."""
 
 
-NO_DRAFTER = f"what drafts was not known within {DRAFTER_SECONDS:g} s, nor so what latency there is to hide"
+NO_DRAFTER = f"it was not known within {DRAFTER_SECONDS:g} s what drafts, and so not what latency there is to hide"
 NO_LATENCY, NO_TOLERANCE, NO_BUDGET = "there is no latency to hide", "the tolerance is 0", "the drift budget is 0"
 
 

@@ -301,8 +301,16 @@ class Swarm:
         channel = self._channels.pop((address, peer), None) or self._transport.channel(address, peer)
         self._channels[address, peer] = channel
         if len(self._channels) > MAX_CHANNELS:
-            await self._channels.pop(next(iter(self._channels))).close()
+            await self._forget_oldest()
         return peer, channel
+
+    async def _forget_oldest(self) -> None:
+        (address, peer), channel = next(iter(self._channels.items()))
+        del self._channels[address, peer]
+        if self._proven.get(address) == peer:
+            del self._proven[address]
+            self._round_trips.forget(address)
+        await channel.close()
 
     async def _meet(self, address: Address) -> PeerId:
         peer, is_new = await self._transport.meet(address)

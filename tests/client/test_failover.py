@@ -306,8 +306,8 @@ async def test_one_search_finds_the_first_lane_though_others_are_looked_for_besi
     """The node is full, says when to come back, and is asked again; once there is a lane nothing more is awaited of it."""
     monkeypatch.setattr(quotas, "RETRY_SECONDS", 0.1)
     node = await new_swarm.start(target, range(LAYERS), Limits(kv_bytes=1 << 30, sessions=8))
-    slow_down(node, seconds=0.02)
-    async with Client(new_swarm.addresses, str(target), "none", timeout=1) as client:
+    slow_down(node, seconds=0.06)
+    async with Client(new_swarm.addresses, str(target), "none", timeout=4) as client:
         async with client.conversation(positions=8):
             asking = asyncio.create_task(client.generate(PROMPT, max_new_tokens=TOKENS, speculation="off", lanes=2))
             await asyncio.sleep(0.3)

@@ -1,9 +1,9 @@
 """One chain of stages, and what it has seen of a session's tree."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 
-from dsd_core.decoding.frames import Frame, FrameNode, Verdict
+from dsd_core.decoding.frames import Frame, FrameNode
 from dsd_core.decoding.ids import ROOT, LaneId, NodeId
 from dsd_core.decoding.round_clock import RoundClock
 from dsd_core.decoding.tree import TokenTree, TreeNode
@@ -37,11 +37,11 @@ class Lane:
         """A verdict has come from it."""
         return self._latest > ROOT
 
-    def hear(self, verdicts: Sequence[Verdict], tree: TokenTree) -> bool:
-        """Whether they go further along the committed path than those before: to repeat itself, to say nothing, or to speak of
-        drafts while the tip waits keeps no lane alive."""
+    def hear(self, committed: Iterable[NodeId]) -> bool:
+        """Whether its verdicts, for these committed nodes by its own numbers, go further than those before: to repeat itself,
+        say nothing, or speak of drafts while the tip waits keeps no lane alive."""
         before = self._latest
-        self._latest = max([before, *(verdict.node for verdict in verdicts if tree.has_committed(self.node(verdict.node)))])
+        self._latest = max([before, *committed])
         return self._latest > before
 
     @property

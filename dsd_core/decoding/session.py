@@ -266,7 +266,8 @@ class Session:
         if lane is None:
             return
         nodes = [lane.node(verdict.node) for verdict in arrived.verdicts]
-        if lane.hear(arrived.verdicts, self.tree):
+        told = zip(arrived.verdicts, nodes, strict=True)
+        if lane.hear(verdict.node for verdict, node in told if self.tree.has_committed(node)):
             lane.overdue = False
             lane.clock.heard(now)
         self._policy.on_verdicts(lane.id, nodes, arrived.time, now)

@@ -174,7 +174,7 @@ async def test_a_connection_that_is_closed_under_a_question(
 
 
 async def test_who_claims_a_drafters_address_takes_nothing_from_it(
-    script: Script, two_stages: InProcessSwarm, target: TinyModel, reference: Any, monkeypatch: pytest.MonkeyPatch
+    script: Script, two_stages: InProcessSwarm, target: TinyModel, reference: Any
 ) -> None:
     """Neither the channel of whoever is asked there nor, once that has answered, the address."""
     claimed: list[bool] = []
@@ -257,7 +257,7 @@ async def test_a_bug_in_the_search_is_not_taken_for_a_peer_that_is_not_there(
     thread.close()
 
 
-async def test_peers_that_stall_are_waited_for_together(
+async def test_one_deadline_holds_for_all_peers_that_stall(
     script: Script, two_stages: InProcessSwarm, target: TinyModel, reference: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SEARCH_SECONDS", 0.5)
